@@ -1,0 +1,10 @@
+//! everlog: a write-ahead log and recovery engine that can be embedded.
+
+mod config;
+mod error;
+pub mod fs;
+mod types;
+
+pub use config::{Alignment, Background, Config, OnDamage};
+pub use error::{Error, ErrorKind, Result};
+pub use types::{Entry, EntryId, LogKey, Term, TermRun};
