@@ -3,6 +3,8 @@
 mod completions;
 mod group;
 mod queue;
+mod room;
 mod ticket;
 
+pub use room::{Permit, Room};
 pub use ticket::Ticket;
