@@ -55,7 +55,7 @@ impl Shared {
             Ok((core, charge)) => Ok(self.sequence(core, batch, charge, manner.sync)),
             Err(error) => {
                 if error.kind() == ErrorKind::NoSpace {
-                    self.counters.appends_refused_no_space.increment();
+                    self.counters.appends_refused_no_space.add(1);
                 }
                 Err(Refused { error, batch })
             }
@@ -128,20 +128,28 @@ impl Shared {
 
     fn take_in_flight(&self, charge: u64, appends: bool, manner: &mut Manner) -> Result<()> {
         if let Some(permit) = manner.permit.take() {
-            return self.bound.exchange(permit, charge);
+            if !permit.is_of(&self.bound) {
+                return Err(Error::new(ErrorKind::Invalid, "the permit is of another journal"));
+            }
+            if charge > permit.bytes() && !self.bound.try_take(charge - permit.bytes())? {
+                let text = format!("the permit holds {} bytes; the batch takes {charge}", permit.bytes());
+                return Err(Error::new(ErrorKind::Busy, text));
+            }
+            permit.redeem(charge.min(permit.bytes()));
+            return Ok(());
         }
         if !appends {
             self.bound.force(charge);
             return Ok(());
         }
-        if self.bound.try_take(charge) {
+        if self.bound.try_take(charge)? {
             return Ok(());
         }
         if manner.try_only {
             return Err(Error::new(ErrorKind::Busy, "the in-flight bound is reached"));
         }
         if self.config.background == Background::Caller {
-            while !self.bound.try_take(charge) {
+            while !self.bound.try_take(charge)? {
                 check_open(&self.core.lock())?;
                 if !self.queue.lead(self) {
                     self.sync_written()?;
@@ -227,7 +235,7 @@ impl Shared {
         } else {
             core.unwritten += 1;
         }
-        self.counters.writes.increment();
+        self.counters.writes.add(1);
         self.counters.entries.add(ids.len() as u64);
         let pushed = self.queue.push(write, sync);
         drop(core);

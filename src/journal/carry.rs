@@ -21,7 +21,7 @@ impl Shared {
         let bytes = batch_len(tail.len(), terms, payload, self.align_shift);
         let carried = self.carry_once(&mut writer, tail, bytes).or_else(|error| {
             tracing::warn!(%error, "carrying the tail failed; trying once more in a fresh file");
-            self.counters.rehomings.increment();
+            self.counters.rehomings.add(1);
             if let Some(active) = writer.active.take() {
                 writer.discard.push(Segment::name(active.segment.id));
             }
@@ -71,7 +71,7 @@ impl Shared {
         active.segment.file.write_all_at(&out, 0).map_err(|e| Error::io(path, "carry the tail", e))?;
         active.segment.file.sync_data().map_err(|e| Error::io(path, "sync the carried tail", e))?;
         self.counters.bytes_written.add(out.len() as u64);
-        self.counters.syncs.increment();
+        self.counters.syncs.add(1);
         active.wrote(&header);
         active.synced();
         Ok(())

@@ -6,6 +6,7 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::batch::Write;
 use super::prepare::{Need, Prepared, carry_file_len};
@@ -172,7 +173,7 @@ impl Shared {
         if writer.unsynced.is_empty() {
             return Ok(());
         }
-        self.counters.relaxed_syncs.increment();
+        self.counters.relaxed_syncs.add(1);
         let result = self.run(&mut writer, true);
         self.committed(&writer);
         result
@@ -262,7 +263,7 @@ impl Shared {
     pub(crate) fn activate(&self, writer: &mut Writer, id: u64, file: &Prepared, opening: Opening) {
         let segment =
             Arc::new(Segment::new(id, Arc::clone(&file.file), self.fs.display(&file.path), opening.clone()));
-        self.counters.rotations.increment();
+        self.counters.rotations.add(1);
         tracing::debug!(segment = id, bytes = opening.len, "a new segment");
         writer.active = Some(Active {
             index: IndexBuilder::new(id, opening.salt),
@@ -296,7 +297,7 @@ impl Shared {
 
     /// Writes the first `count` waiting writes as one batch. They wait on until the write returned.
     fn write_batch(&self, writer: &mut Writer, count: usize) -> Result<()> {
-        let encoding = self.counters.encode.start();
+        let encoding = Instant::now();
         let time = self.fs.now_micros().max(writer.last_time);
         writer.last_time = time;
         let sequence = writer.take_sequence();
@@ -310,12 +311,12 @@ impl Shared {
         }
         let spec = self.spec(active, sequence, time, Flags::NONE);
         let header = encode_batch(&spec, &frames, out);
-        drop(encoding);
-        let writing = self.counters.write.start();
+        self.counters.encode.record(encoding.elapsed());
+        let writing = Instant::now();
         let written = active.segment.file.write_all_at(out, from);
-        drop(writing);
+        self.counters.write.record(writing.elapsed());
         written.map_err(|e| Error::io(&active.segment.path, "write a batch", e))?;
-        self.counters.batches.increment();
+        self.counters.batches.add(1);
         self.counters.bytes_written.add(out.len() as u64);
         let frames_at = header_at(active.at, 0);
         active.wrote(&header);
@@ -331,11 +332,11 @@ impl Shared {
             return Ok(());
         }
         let Some(active) = writer.active.as_mut() else { return Ok(()) };
-        let syncing = self.counters.sync.start();
+        let syncing = Instant::now();
         let synced = active.segment.file.sync_data();
-        drop(syncing);
+        self.counters.sync.record(syncing.elapsed());
         synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
-        self.counters.syncs.increment();
+        self.counters.syncs.add(1);
         active.synced();
         self.opening_is_durable(writer);
         self.settle(writer);
@@ -406,7 +407,7 @@ impl Shared {
 
     /// The active segment failed. All that no sync covered goes into a fresh one, under a fresh sync.
     fn rehome(&self, writer: &mut Writer, cause: &Error) -> Result<()> {
-        self.counters.rehomings.increment();
+        self.counters.rehomings.add(1);
         tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
         self.abandon_active(writer);
         self.drive(writer, true)

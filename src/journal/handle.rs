@@ -157,7 +157,7 @@ impl Journal {
     /// [`submit_with`](Journal::submit_with), first come first served from the first poll on.
     #[must_use]
     pub fn room(&self, bytes: u64) -> Room {
-        self.shared.bound.room(bytes)
+        Room::new(Arc::clone(&self.shared.bound), Arc::<Shared>::clone(&self.shared), bytes)
     }
 
     /// [`submit`](Journal::submit) with room reserved before; waits for nothing.
@@ -218,9 +218,7 @@ impl Journal {
     /// Counters and latencies of this life, as they are now.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
-        let mut metrics = self.shared.counters.snapshot();
-        metrics.in_flight_bytes = self.shared.bound.in_flight();
-        metrics
+        self.shared.counters.snapshot(self.shared.bound.in_flight())
     }
 
     /// Names the journal for ever.

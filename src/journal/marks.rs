@@ -95,7 +95,7 @@ impl Shared {
             active.segment.file.sync_data().map_err(|e| Error::io(path, "sync a mark", e))?;
             active.synced();
         }
-        self.counters.marks.increment();
+        self.counters.marks.add(1);
         Ok(())
     }
 }

@@ -58,7 +58,7 @@ use crate::fs::{Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::AtomicBool;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Arc, Mutex, Signal};
 
@@ -99,7 +99,7 @@ pub(crate) struct Shared {
     writer: Mutex<Writer>,
     queue: Queue<Write>,
     pool: Pool,
-    bound: Bound,
+    bound: Arc<Bound>,
     completions: Completions,
     committer: Arc<Signal>,
     preparer: Arc<Signal>,
@@ -190,6 +190,10 @@ impl Driver for Shared {
     }
 
     fn nudge(&self) {
+        if self.bound.has_waiters() {
+            self.sync_wanted.store(true, Ordering::Release);
+            self.committer.wake();
+        }
         self.queue.nudge();
     }
 }

@@ -111,7 +111,7 @@ fn build(
         writer: Mutex::new(writer),
         queue: Queue::new(completions.clone(), Arc::clone(&committer)),
         pool: Pool::new(Arc::clone(fs), sizes, found),
-        bound: Bound::new(config.in_flight_bytes),
+        bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         committer,
         preparer: Arc::new(Signal::new()),

@@ -170,7 +170,7 @@ impl Log {
         let shared = &self.journal.shared;
         let found = self.with(|state| read::locate(state, self.key, index))??;
         let entry = read::fetch(found, self.key, self.incarnation, &shared.cache)?;
-        shared.counters.reads.increment();
+        shared.counters.reads.add(1);
         shared.counters.read_bytes.add(entry.payload.len() as u64);
         Ok(entry)
     }
