@@ -3,8 +3,11 @@
 mod config;
 mod error;
 pub mod fs;
+mod journal;
+mod sync;
 mod types;
 
 pub use config::{Alignment, Background, Config, OnDamage};
 pub use error::{Error, ErrorKind, Result};
+pub use journal::Ticket;
 pub use types::{Entry, EntryId, LogKey, Term, TermRun};
