@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod format;
 pub mod fs;
 mod journal;
 mod sync;
