@@ -73,11 +73,10 @@ pub(crate) fn read_trusted(file: &dyn File, segment: &Segment, end: End) -> Opti
     let len = file.len().ok().filter(|len| *len <= INDEX_LEN_MAX)?;
     let mut head = [0; INDEX_HEADER_LEN];
     file.read_exact_at(&mut head, 0).ok()?;
-    let summary_len = Index::summary_len(&head).ok()?;
-    let whole = (INDEX_HEADER_LEN as u64).checked_add(u64::from(summary_len)).filter(|whole| *whole <= len)?;
+    let whole = Index::summary_end(&head).ok().filter(|whole| *whole <= len)?;
     let mut bytes = vec![0; usize::try_from(whole).ok()?];
     file.read_exact_at(&mut bytes, 0).ok()?;
-    trusted(&bytes, segment, end).filter(|index| index.len() <= len)
+    trusted(&bytes, segment, end).filter(|index| index.file_len <= len)
 }
 
 /// The same of bytes in memory.
