@@ -5,10 +5,12 @@ mod error;
 mod format;
 pub mod fs;
 mod journal;
+mod metrics;
 mod sync;
 mod types;
 
 pub use config::{Alignment, Background, Config, OnDamage};
 pub use error::{Error, ErrorKind, Result};
-pub use journal::Ticket;
+pub use journal::{Permit, Room, Ticket};
+pub use metrics::{Histogram, Metrics};
 pub use types::{Entry, EntryId, LogKey, Term, TermRun};

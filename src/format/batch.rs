@@ -427,11 +427,12 @@ pub(crate) fn decode_tables(header: &BatchHeader, tables: &[u8]) -> Result<Vec<F
 /// batch, and what is wrong with each of the others.
 pub(crate) fn decode_each(header: &BatchHeader, tables: &[u8]) -> Result<Vec<Result<Frame, Bad>>, Bad> {
     let tables = Tables::new(header, tables)?;
-    let payloads = header.payloads_at()..=header.end();
+    let first = header.payloads_at();
+    let payloads = first..=first.saturating_add(u64::from(header.payload_len));
     let check = |(i, frame): (usize, Result<Frame, Bad>)| {
         let frame = frame?;
         let at = frame.payload_offset(header_at(header.offset, i));
-        let inside = payloads.contains(&at) && at + u64::from(frame.len) <= *payloads.end();
+        let inside = payloads.contains(&at) && payloads.contains(&(at + u64::from(frame.len)));
         require(inside, "payload_at")?;
         Ok(frame)
     };

@@ -27,6 +27,7 @@ mod batch;
 mod facts;
 mod field;
 mod frame;
+mod index;
 mod opening;
 
 use std::fmt;
@@ -37,6 +38,9 @@ pub(crate) use batch::{
 };
 pub(crate) use facts::{FACTS_LEN, FLOOR_LEN, Facts, Floor};
 pub(crate) use frame::{FRAME_HEADER_LEN, Frame, FrameSpec, Kind, decode_frame, digest, payload_crc};
+pub(crate) use index::{
+    INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, decode_block, header_of, place_of,
+};
 pub(crate) use opening::{
     BATCHES_AT, COPY_AT, End, FEATURES_KNOWN, OPENING_LEN, Opening, VERSION, write_opening_blocks,
 };

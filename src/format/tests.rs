@@ -1,15 +1,19 @@
 //! What is encoded is decoded unchanged; what was changed is refused; nothing panics on any bytes.
 
+mod golden;
+mod index;
+mod refused;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::types::{EntryId, LogKey, Term};
+use crate::types::{EntryId, LogKey, Term, TermRun};
 
 use super::*;
 
 const SALT: u64 = 0x5a17_5a17_0000_0001;
 
-pub(super) fn opening() -> Opening {
+fn opening() -> Opening {
     Opening {
         uuid: *b"a journal's uuid",
         align_shift: 3,
@@ -33,7 +37,7 @@ pub(super) fn opening() -> Opening {
     }
 }
 
-pub(super) fn batch_spec() -> BatchSpec {
+fn batch_spec() -> BatchSpec {
     BatchSpec {
         segment: 7,
         salt: SALT,
@@ -199,4 +203,107 @@ fn one() -> Made {
         term: Term(1),
         payload: b"payload".to_vec(),
     }
+}
+
+#[test]
+fn an_opening_is_decoded_as_it_was_encoded_from_either_copy() {
+    let first = Opening {
+        pred: None,
+        align_shift: 12,
+        ..opening()
+    };
+    for opening in [opening(), first] {
+        let mut out = b"before".to_vec();
+        write_opening_blocks(&opening, &mut out);
+        let blocks = &out[6..];
+        assert_eq!(blocks.len() as u64, BATCHES_AT);
+        let (one, two) = blocks.split_at(usize::try_from(COPY_AT).unwrap());
+        assert_eq!(Opening::decode(one), Ok(opening.clone()));
+        assert_eq!(one, two);
+        assert!(one[OPENING_LEN..].iter().all(|byte| *byte == 0));
+        assert_eq!(opening.chain(), crc32fast::hash(&one[12..OPENING_LEN]));
+    }
+}
+
+#[test]
+fn a_skip_ends_where_a_block_begins() {
+    for offset in (BATCHES_AT..BATCHES_AT + 8192).step_by(8) {
+        let spec = BatchSpec {
+            offset,
+            flags: Flags::SKIP,
+            ..batch_spec()
+        };
+        let (header, bytes) = encode(&spec, &[]);
+        assert_eq!(BatchHeader::decode(&bytes), Ok(header), "{offset}");
+        assert_eq!(header.end() % 4096, 0, "{offset}");
+        assert_eq!(bytes.len() as u64, skip_len(offset), "{offset}");
+        assert_eq!(
+            decode_tables(&header, &bytes[BATCH_HEADER_LEN..]),
+            Ok(Vec::new()),
+            "{offset}"
+        );
+    }
+}
+
+/// Thousands of logs in one batch: their few terms stand in the table once each, although they alternate.
+#[test]
+fn alternating_terms_share_the_table() {
+    let made: Vec<Made> = (0..5000_u64)
+        .map(|i| Made {
+            log: LogKey(i),
+            term: Term(u128::from(i % 10)),
+            payload: Vec::new(),
+            ..one()
+        })
+        .collect();
+    let (header, bytes) = encode(&batch_spec(), &made);
+    assert_eq!(header.terms, 9, "and term 0 needs no entry");
+    let frames = decode_tables(&header, &bytes[BATCH_HEADER_LEN..]).unwrap();
+    assert!(
+        frames
+            .iter()
+            .zip(&made)
+            .all(|(frame, made)| frame.term == made.term)
+    );
+}
+
+#[test]
+fn a_full_table_of_terms_is_decoded() {
+    let made: Vec<Made> = (1..=TERMS_MAX)
+        .map(|i| Made {
+            log: LogKey(i as u64),
+            term: Term(i as u128),
+            payload: Vec::new(),
+            ..one()
+        })
+        .collect();
+    assert_eq!(term_changes(made.iter().map(|made| made.term)), TERMS_MAX);
+    let (header, bytes) = encode(&batch_spec(), &made);
+    assert_eq!(usize::from(header.terms), TERMS_MAX);
+    let frames = decode_tables(&header, &bytes[BATCH_HEADER_LEN..]).unwrap();
+    assert!(
+        frames
+            .iter()
+            .zip(&made)
+            .all(|(frame, made)| frame.term == made.term)
+    );
+}
+
+/// The sum of an inner range is the difference of two others, whatever else the log went through.
+#[test]
+fn digests_of_ranges_subtract() {
+    let entries = (0..100_u64).map(|i| digest(i, Term(u128::from(i / 10)), payload_crc(&i.to_le_bytes())));
+    let entries: Vec<u64> = entries.collect();
+    let sum = |range: core::ops::Range<usize>| entries[range].iter().fold(0, |a: u64, b| a.wrapping_add(*b));
+    assert_eq!(sum(0..80).wrapping_sub(sum(0..30)), sum(30..80));
+    assert_ne!(sum(0..50), sum(50..100));
+}
+
+#[test]
+fn lengths_that_do_not_fit_saturate() {
+    assert_eq!(batch_len(0, 0, 0, 3), 96);
+    assert_eq!(batch_len(1, 1, 1, 3), 168);
+    assert_eq!(batch_len(1, 1, 1, 12), 4096);
+    assert_eq!(batch_len(1, 1, u64::MAX, 3), u64::MAX);
+    assert_eq!(batch_len(usize::MAX, usize::MAX, 0, 12), u64::MAX);
 }

@@ -73,13 +73,16 @@ impl Group {
         if let Some(outcome) = &inner.outcome {
             return Poll::Ready(outcome.clone());
         }
-        match *slot {
-            Some(slot) => inner.wakers[slot].clone_from(waker),
+        let old = match *slot {
+            Some(slot) => Some(std::mem::replace(&mut inner.wakers[slot], waker.clone())),
             None => {
                 *slot = Some(inner.wakers.len());
                 inner.wakers.push(waker.clone());
+                None
             }
-        }
+        };
+        drop(inner);
+        drop(old); // without the lock: this may drop a task, with whatever that holds
         Poll::Pending
     }
 
@@ -124,14 +127,17 @@ impl Group {
         };
         self.word.store(if outcome.is_ok() { DONE } else { FAILED });
         self.word.wake_all();
-        for waker in wakers {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                tracing::error!(panic = panic_text(panic.as_ref()), "a waker panicked");
-            }
-        }
+        wakers.into_iter().for_each(wake);
         let mut inner = self.inner.lock();
         let callbacks = std::mem::take(&mut inner.callbacks);
         self.completions.hand_over(callbacks, outcome);
         inner.handed_over = true;
+    }
+}
+
+/// Wakes a task. A waker is foreign code, run by whoever leads a flush: its panic must not become the leader's.
+pub(crate) fn wake(waker: Waker) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        tracing::error!(panic = panic_text(panic.as_ref()), "a waker panicked");
     }
 }

@@ -444,7 +444,7 @@ impl LogState {
 
     /// What a restatement of this log says.
     pub(crate) fn facts(&self) -> Facts {
-        Facts { first: self.start, purged: self.purged, last_term: self.last().map(|id| id.term) }
+        Facts { first: self.start, purged: self.purged, last: self.last().map(|id| id.term) }
     }
 
     /// Id of the last entry; of the last purged one if the log is empty.

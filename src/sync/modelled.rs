@@ -121,7 +121,7 @@ pub(crate) mod thread {
     #[cfg(shuttle)]
     use shuttle::thread as checker;
 
-    pub(crate) use checker::{JoinHandle, current, yield_now};
+    pub(crate) use checker::JoinHandle;
 
     /// As the real one.
     pub(crate) fn spawn<T: Send + 'static>(

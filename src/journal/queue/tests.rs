@@ -155,7 +155,7 @@ impl Bench {
 struct Counted(AtomicUsize);
 
 impl Wake for Counted {
-    fn wake(self: std::sync::Arc<Self>) {
+    fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -243,11 +243,11 @@ fn every_kind_of_ticket_resolves_under_load() {
 fn block_on<T>(mut future: impl Future<Output = T> + Unpin) -> T {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
+        fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
     let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(value) = Pin::new(&mut future).poll(&mut context) {
@@ -270,7 +270,7 @@ fn what_comes_during_a_flush_forms_one_group_led_by_one_of_its_waiters() {
     bench.flush.gate.await_one();
     let others: Vec<_> = (1..6).map(spawn).collect();
     while bench.queue.state.lock().open.waiters < others.len() {
-        thread::yield_now();
+        std::thread::yield_now();
     }
     bench.flush.gate.open();
     first.join().unwrap().unwrap();
@@ -496,13 +496,13 @@ fn shutdown_inside_a_callback_returns() {
 fn a_waker_that_panics_stops_nobody() {
     struct Bad;
     impl Wake for Bad {
-        fn wake(self: std::sync::Arc<Self>) {
+        fn wake(self: Arc<Self>) {
             panic!("a waker's own fault");
         }
     }
     let bench = Bench::new(Completions::inline());
     let mut ticket = bench.submit(1);
-    let waker = Waker::from(std::sync::Arc::new(Bad));
+    let waker = Waker::from(Arc::new(Bad));
     assert!(
         Pin::new(&mut ticket)
             .poll(&mut Context::from_waker(&waker))
