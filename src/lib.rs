@@ -3,6 +3,7 @@
 mod config;
 mod error;
 pub mod fs;
+mod sync;
 mod types;
 
 pub use config::{Alignment, Background, Config, OnDamage};
