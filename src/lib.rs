@@ -6,6 +6,7 @@ mod format;
 pub mod fs;
 mod journal;
 mod metrics;
+mod segment;
 mod sync;
 mod types;
 
