@@ -1,13 +1,17 @@
 //! The index of a segment: read if it can be trusted, built from the segment otherwise. It is derived, so losing it
 //! costs time and nothing else.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, Kind, header_at};
+use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, Kind, header_at};
 use crate::fs::File;
 use crate::segment::walk::{BadPlace, Batch, Depth, Step, Walk};
-use crate::segment::{IndexBytes, Segment};
+use crate::segment::{BlockRef, IndexBytes, Segment};
+use crate::types::LogKey;
 
 /// Largest index that is believed: 16 bytes for each 8 of the largest segment would be more.
 const INDEX_LEN_MAX: u64 = 1 << 33;
@@ -115,4 +119,41 @@ pub(crate) fn rebuild(segment: &Segment) -> Result<IndexBytes> {
         }
         Err(bad) => Err(Error::at_offset(ErrorKind::Damaged, &segment.path, bad.at, bad.what)),
     }
+}
+
+/// The blocks that hold the entries of each log as they were when the segment was sealed, ascending and without overlap.
+pub(crate) type Coverage = BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>;
+
+/// What the index in `bytes` covers; `None` if it does not decode.
+pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
+    let index = Index::decode_summary(bytes).ok()?;
+    let mut covered = Coverage::new();
+    for op in &index.ops {
+        match op {
+            IndexOp::Run(run) => {
+                let blocks = covered.entry((run.log, run.incarnation)).or_default();
+                clip(blocks, run.first);
+                let block =
+                    BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc };
+                blocks.push((run.first..run.first + u64::from(run.count), block));
+            }
+            IndexOp::Frame { frame, .. } => {
+                let blocks = covered.entry((frame.log, frame.incarnation)).or_default();
+                match frame.kind {
+                    Kind::Truncate => clip(blocks, frame.index),
+                    Kind::Reset | Kind::Create | Kind::Delete => blocks.clear(),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Some(covered)
+}
+
+/// Drops everything from `from` on.
+fn clip(blocks: &mut Vec<(Range<u64>, BlockRef)>, from: u64) {
+    for (range, _) in blocks.iter_mut() {
+        range.end = range.end.min(from.max(range.start));
+    }
+    blocks.retain(|(range, _)| !range.is_empty());
 }
