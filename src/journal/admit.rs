@@ -7,6 +7,7 @@
 
 use std::time::Instant;
 
+use super::commit::{FRAMES_MAX, TERMS_MAX};
 use super::batch::{Refused, What, Write, WriteBatch, Written};
 use super::completions::inside_callback;
 use super::group::Group;
@@ -17,7 +18,7 @@ use super::state::Logs;
 use super::{Core, Shared};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCH_LEN_MAX, BATCHES_AT, FACTS_LEN, FLOOR_LEN, batch_len};
+use crate::format::{BATCH_LEN_MAX, BATCHES_AT, FACTS_LEN, FLOOR_LEN, batch_len, term_changes};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, MutexGuard};
 
@@ -97,12 +98,17 @@ impl Shared {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let whole = batch_len(batch.len(), batch.len(), batch.bytes(), 12);
-        if whole > BATCH_LEN_MAX / 4 || batch.len() > super::commit::FRAMES_MAX {
+        let terms = term_changes(batch.ops.iter().map(|op| op.what.term()));
+        if terms > TERMS_MAX {
+            let text = format!("a batch with {terms} changes of term is too large to be atomic: at most {TERMS_MAX}");
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if whole > BATCH_LEN_MAX / 4 || batch.len() > FRAMES_MAX {
             let text = format!(
                 "a batch of {} operations and {} bytes is too large to be atomic: at most {} and about {}",
                 batch.len(),
                 batch.bytes(),
-                super::commit::FRAMES_MAX,
+                FRAMES_MAX,
                 BATCH_LEN_MAX / 4
             );
             return Err(Error::new(ErrorKind::Invalid, text));

@@ -51,6 +51,14 @@ pub(crate) enum What {
 }
 
 impl What {
+    /// The term that its frame will name, as far as it is known before sequencing.
+    pub(crate) fn term(self) -> Term {
+        match self {
+            What::AppendAt(id) | What::PurgeThrough(id) | What::Reset(id) => id.term,
+            _ => Term(0),
+        }
+    }
+
     /// Appends are refused when the disk is nearly full; everything else may use the reserve.
     pub(crate) fn is_append(self) -> bool {
         matches!(self, What::Append | What::AppendAt(_))

@@ -19,8 +19,11 @@ use crate::format::{
 use crate::segment::Segment;
 use crate::sync::Arc;
 
-/// No batch has more frames with terms of their own, so that a term's slot fits.
+/// Most frames of a batch.
 pub(crate) const FRAMES_MAX: usize = 60_000;
+/// Most changes of term in a batch, and in what is written and not synced. What a crash leaves to be carried is at most twice the two
+/// together, and goes into one batch, whose table of terms takes 65,535.
+pub(crate) const TERMS_MAX: usize = 16_000;
 /// A group larger than this becomes several batches under one sync.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
@@ -35,6 +38,7 @@ pub(crate) struct Writer {
     /// Written and not synced, in order. All in the active segment.
     unsynced: Vec<Placed>,
     unsynced_bytes: u64,
+    unsynced_terms: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_time: u64,
     /// Highest floor that a sync covered.
@@ -88,6 +92,7 @@ impl Writer {
             todo: VecDeque::new(),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
+            unsynced_terms: 0,
             next_sequence,
             last_time,
             floor,
@@ -191,6 +196,9 @@ impl Shared {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
             let fits = self.fitting(writer);
+            if writer.unsynced_terms > TERMS_MAX {
+                self.sync_active(writer)?;
+            }
             if fits > 0 {
                 self.write_batch(writer, fits)?;
                 continue;
@@ -201,7 +209,9 @@ impl Shared {
             }
             self.open_next(writer, cost)?;
         }
-        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes);
+        // Whoever waits for room is let in by a sync, and may be a relaxed write again.
+        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes)
+            || self.bound.has_waiters();
         if sync || full { self.sync_active(writer) } else { Ok(()) }
     }
 
@@ -216,7 +226,7 @@ impl Shared {
             payload += write.payload_bytes();
             let alone = count == 0;
             let len = batch_len(frames, terms, payload, self.align_shift);
-            let fits = len <= room && frames <= FRAMES_MAX;
+            let fits = len <= room && frames <= FRAMES_MAX && terms <= TERMS_MAX;
             if !fits && !(alone && write.charge <= active.room(self.mark_room)) {
                 break;
             }
@@ -321,6 +331,7 @@ impl Shared {
         let frames_at = header_at(active.at, 0);
         active.wrote(&header);
         let writes: Vec<Write> = todo.drain(..count).collect();
+        writer.unsynced_terms += writes.iter().map(Write::terms).sum::<usize>();
         writer.unsynced_bytes += writes.iter().map(|write| write.charge).sum::<u64>();
         writer.unsynced.push(Placed { writes, frames_at });
         Ok(())
@@ -359,7 +370,7 @@ impl Shared {
     /// Tells the logs where their entries are now, and gives the in-flight bytes back.
     fn settle(&self, writer: &mut Writer) {
         let placed = std::mem::take(&mut writer.unsynced);
-        writer.unsynced_bytes = 0;
+        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
         let Some(active) = writer.active.as_mut() else { return };
         let segment = Arc::clone(&active.segment);
         let mut freed = 0;
@@ -416,7 +427,7 @@ impl Shared {
     /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
     pub(crate) fn abandon_active(&self, writer: &mut Writer) {
         self.seal_active(writer);
-        writer.unsynced_bytes = 0;
+        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
         for placed in std::mem::take(&mut writer.unsynced).into_iter().rev() {
             for write in placed.writes.into_iter().rev() {
                 writer.todo.push_front(write);
