@@ -5,10 +5,13 @@
 //! What is durable when is said at each method; everything not said to be durable may be lost, kept, or kept in part by a
 //! power cut.
 
+pub mod contract;
+mod fault;
 mod real;
 mod sim;
 mod sys;
 
+pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};
 pub use real::{Medium, RealFs};
 pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
 

@@ -2,7 +2,7 @@
 //! names by `fsync` of the directory.
 
 use super::{Access, File, Fs, Lock, Space, check_path, sys};
-use crate::sync::{Arc, thread};
+use crate::sync::Arc;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -236,7 +236,7 @@ fn lock_patiently(file: &fs::File) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(e)) => return Err(e),
             Err(TryLockError::WouldBlock) if tries_left == 0 => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => sys::pause(LOCK_PAUSE),
         }
         tries_left -= 1;
     }
