@@ -248,6 +248,26 @@ impl SimFs {
             .collect()
     }
 
+    /// A hash of all visible names, sizes and bytes, by which equal images are recognised.
+    pub fn digest(&self) -> u64 {
+        let state = self.state.lock();
+        let words = |bytes: &[u8]| {
+            bytes
+                .chunks(8)
+                .fold(0, |sum, word| mix(sum ^ little_endian(word)))
+        };
+        state.files().iter().fold(0, |sum, (path, id)| {
+            let inode = state.inodes.get(id);
+            let sum = mix(sum ^ words(path.as_bytes())) ^ inode.map_or(0, |inode| inode.visible_len);
+            let blocks = inode.into_iter().flat_map(|inode| inode.visible.numbered());
+            // A block of zeros and an absent one are the same image.
+            let filled = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+            filled.fold(mix(sum), |sum, (number, block)| {
+                mix(sum ^ mix(number) ^ words(&block[..]))
+            })
+        })
+    }
+
     /// The rules that it plays by.
     pub fn profile(&self) -> Profile {
         self.state.lock().profile
@@ -257,6 +277,14 @@ impl SimFs {
     pub fn sector_bytes(&self) -> u64 {
         self.state.lock().sector
     }
+}
+
+/// At most eight bytes as a number.
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
 
 impl fmt::Debug for SimFs {

@@ -52,13 +52,14 @@ pub(super) enum Change {
 /// What a failed sync has marked clean although it may not be durable: a later sync says nothing about it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limbo {
-    pub(super) sectors: BTreeMap<u64, Vec<Version>>,
+    /// The contents of each sector, with the call that wrote each.
+    pub(super) sectors: BTreeMap<u64, Vec<Lost>>,
     /// Sizes with the call that set each.
     pub(super) lens: Vec<(u64, u64)>,
 }
 
-/// A sector's content with the call that wrote it.
-pub(super) type Version = (u64, Arc<[u8]>);
+/// A content and the call that wrote it.
+pub(super) type Lost = (u64, Arc<[u8]>);
 
 impl Inode {
     /// A file with nothing pending.
