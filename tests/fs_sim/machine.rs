@@ -1,7 +1,7 @@
 //! Damage at rest, processes that are killed, power that goes off inside a call, and how outcomes are chosen.
 
 use super::*;
-use everlog::fs::{Access, Atom};
+use everlog::fs::{Access, Atom, Kept};
 use std::io;
 
 // Other damage
@@ -250,6 +250,49 @@ fn each_profile_allows_what_the_milder_one_allows() {
         compared > 500,
         "only {compared} of 600 were small enough to compare"
     );
+}
+
+#[test]
+fn losing_nothing_is_what_everybody_saw_and_syncing_all_leaves_nothing_open() {
+    for profile in ALL {
+        for seed in 0..200 {
+            let fs = disk(profile);
+            history(&fs, seed);
+            let kept = fs.crash_with(&mut |choice| choice.newest());
+            assert_eq!(kept.dump(), fs.dump(), "{profile:?}, seed {seed}");
+            for path in fs.files().keys() {
+                fs.open(path, Access::Read).unwrap().sync_data().unwrap();
+            }
+            fs.sync_dir("").unwrap();
+            assert_eq!(
+                outcomes(&fs, SimFs::dump),
+                BTreeSet::from([fs.dump()]),
+                "{profile:?}, seed {seed}"
+            );
+            assert_eq!(
+                fs.each_crash(2, &mut |_| {}),
+                (1, true),
+                "{profile:?}, seed {seed}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_never_makes_more_possible_than_a_crash_before_it() {
+    for seed in 0..200 {
+        let fs = disk(Profile::PosixWeak);
+        history(&fs, seed);
+        let before = outcomes(&fs, SimFs::dump);
+        for path in fs.files().keys() {
+            fs.begin_sync(path).unwrap().fail(Kept::Undecided);
+        }
+        let after = outcomes(&fs, SimFs::dump);
+        assert!(
+            after.is_subset(&before) && after.contains(&fs.dump()),
+            "seed {seed}"
+        );
+    }
 }
 
 #[test]

@@ -59,7 +59,8 @@ impl SimFs {
     }
 
     /// A power cut whose outcome `pick` chooses: it answers each [`Choice`] with an option, in an order that depends only
-    /// on the disk and on the answers given before. An answer that is too high counts as the last option.
+    /// on the disk and on the answers given before. An answer that is too high counts as the last option. `pick` must not use
+    /// this disk: it is locked meanwhile.
     #[must_use]
     pub fn crash_with(&self, pick: &mut dyn FnMut(Choice<'_>) -> usize) -> SimFs {
         SimFs::from_state(crash(&self.state.lock(), pick))

@@ -58,6 +58,18 @@ pub(super) struct Limbo {
     pub(super) lens: Vec<(u64, u64)>,
 }
 
+impl Limbo {
+    /// The file ends at `to`: what is behind it is lost for good, in the sector that holds the end, too.
+    fn cut(&mut self, to: u64, sector: u64) {
+        self.sectors.retain(|number, _| number * sector < to);
+        for (_, data) in self.sectors.get_mut(&(to / sector)).into_iter().flatten() {
+            let mut bytes = data.to_vec();
+            bytes[as_len(to % sector)..].fill(0);
+            *data = bytes.into();
+        }
+    }
+}
+
 /// A content and the call that wrote it.
 pub(super) type Lost = (u64, Arc<[u8]>);
 
@@ -206,7 +218,7 @@ impl Inode {
             }
             Change::Cut { to } => {
                 self.durable.clear_from(to);
-                self.limbo.sectors.retain(|number, _| *number < to / sector);
+                self.limbo.cut(to, sector);
             }
             Change::Grow => {}
         }
