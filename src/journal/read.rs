@@ -22,7 +22,10 @@ pub(crate) fn locate(state: &LogState, key: LogKey, index: u64) -> Result<Locate
     }
     let term = state.term_at(index);
     match (term, state.place(index)) {
-        (Some(term), Some(place)) => Ok(Located { id: EntryId { term, index }, place }),
+        (Some(term), Some(place)) => Ok(Located {
+            id: EntryId { term, index },
+            place,
+        }),
         _ => {
             let text = format!("entry {index} of log {key} is damaged; `everlog verify` lists all damage");
             Err(Error::new(ErrorKind::Damaged, text))
@@ -50,7 +53,10 @@ pub(crate) fn locate_some(
 /// Why there is no entry `index`.
 pub(crate) fn outside(state: &LogState, key: LogKey, index: u64) -> Error {
     if index < state.start {
-        let text = format!("entry {index} of log {key} was purged; the log begins at {}", state.start);
+        let text = format!(
+            "entry {index} of log {key} was purged; the log begins at {}",
+            state.start
+        );
         return Error::new(ErrorKind::Purged, text);
     }
     let text = format!("log {key} has no entry {index}; it ends at {}", state.end);

@@ -25,12 +25,20 @@ pub struct Entries {
 
 impl Entries {
     pub(super) fn new(log: Log, range: Range<u64>) -> Entries {
-        Entries { log, rest: range, located: VecDeque::new(), error: None, ahead: ReadAhead::new() }
+        Entries {
+            log,
+            rest: range,
+            located: VecDeque::new(),
+            error: None,
+            ahead: ReadAhead::new(),
+        }
     }
 
     fn refill(&mut self) -> Result<()> {
         let (key, range) = (self.log.key, self.rest.clone());
-        let (found, error) = self.log.with(|state| read::locate_some(state, key, range, AT_ONCE))?;
+        let (found, error) = self
+            .log
+            .with(|state| read::locate_some(state, key, range, AT_ONCE))?;
         self.rest.start += found.len() as u64;
         self.located.extend(found);
         self.error = error;
@@ -39,7 +47,13 @@ impl Entries {
 
     fn fetch(&mut self, located: Located) -> Result<Entry> {
         let shared = &self.log.journal.shared;
-        let entry = read::fetch(located, self.log.key, self.log.incarnation, &shared.cache, Some(&mut self.ahead))?;
+        let entry = read::fetch(
+            located,
+            self.log.key,
+            self.log.incarnation,
+            &shared.cache,
+            Some(&mut self.ahead),
+        )?;
         shared.counters.reads.add(1);
         shared.counters.read_bytes.add(entry.payload.len() as u64);
         Ok(entry)
