@@ -1,13 +1,17 @@
 //! The index of a segment: read if it can be trusted, built from the segment otherwise. It is derived, so losing it
 //! costs time and nothing else.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, Kind, header_at};
+use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, Kind, header_at};
 use crate::fs::File;
 use crate::segment::walk::{BadPlace, Batch, Depth, Step, Walk};
-use crate::segment::{IndexBytes, Segment};
+use crate::segment::{BlockRef, IndexBytes, Segment};
+use crate::types::LogKey;
 
 /// Largest index that is believed: 16 bytes for each 8 of the largest segment would be more.
 const INDEX_LEN_MAX: u64 = 1 << 33;
@@ -100,6 +104,26 @@ pub(crate) fn read_block(index: &IndexBytes, at: u64, len: usize) -> Option<Byte
             (fits && file.read_exact_at(&mut bytes, at).is_ok()).then(|| Bytes::from(bytes))
         }
     }
+}
+
+/// What each log, by key and incarnation, has in the segment of the index in `bytes`: ranges with their blocks.
+pub(crate) type Coverage = BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>;
+
+/// Reads the coverage off an index; `None` if the bytes are none.
+pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
+    let mut covered = Coverage::new();
+    for op in Index::decode_summary(bytes).ok()?.ops {
+        if let IndexOp::Run(run) = op {
+            let range = run.first..run.first.saturating_add(u64::from(run.count));
+            covered.entry((run.log, run.incarnation)).or_default().push((range, block_of(&run)));
+        }
+    }
+    Some(covered)
+}
+
+/// The block of a run.
+pub(crate) fn block_of(run: &IndexRun) -> BlockRef {
+    BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc }
 }
 
 /// Builds the index of a sealed segment anew and keeps it in memory from now on.

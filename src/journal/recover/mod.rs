@@ -24,16 +24,16 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, Frame, Kind};
+use crate::format::{End, Frame, FrameSpec, Kind};
 use crate::fs::Fs;
 use crate::segment::Segment;
 use crate::sync::Arc;
 
 use self::candidates::Candidates;
-use self::chain::{Chain, Content};
+use self::chain::Chain;
 use self::last::{Above, Survey};
 use super::report::{Finding, FindingKind, OpenReport, Verdict};
-use super::state::{Logs, Replayed};
+use super::state::Logs;
 
 pub(crate) use self::chain::Counted;
 pub(crate) use self::replay::read_cell;
@@ -83,8 +83,8 @@ pub(crate) struct Recovered {
     pub(crate) findings: Vec<Finding>,
     pub(crate) report: OpenReport,
     /// Segments whose index is missing or bad, with the bytes it should have. They serve from memory meanwhile; see
-    /// [`Segment::seal`].
-    pub(crate) missing_indexes: Vec<MissingIndex>,
+    /// [`Segment::seal`]. The part of the last segment that is proven is one of them.
+    pub(crate) rebuilt: Vec<(Arc<Segment>, Bytes)>,
     /// What the segments hold. Batches only of those that were walked.
     pub(crate) counted: Counted,
 }
@@ -98,12 +98,20 @@ pub(crate) struct TailFrame {
     pub(crate) header_at: u64,
 }
 
-/// An index to be written.
-pub(crate) struct MissingIndex {
-    pub(crate) segment: Arc<Segment>,
-    /// Path below the root.
-    pub(crate) name: String,
-    pub(crate) bytes: Bytes,
+impl TailFrame {
+    /// The frame as it is written again.
+    pub(crate) fn spec(&self) -> FrameSpec<'_> {
+        FrameSpec {
+            kind: self.frame.kind,
+            cell: self.frame.cell,
+            log: self.frame.log,
+            incarnation: self.frame.incarnation,
+            index: self.frame.index,
+            term: self.frame.term,
+            payload: &self.payload,
+            payload_crc: self.frame.payload_crc,
+        }
+    }
 }
 
 /// Reads the journal below the root of `fs`.
@@ -304,7 +312,7 @@ fn assemble(
         report,
         counted: chain.counted,
         chain: chain.links.into_iter().map(|link| link.segment).collect(),
-        missing_indexes: chain.missing_indexes,
+        rebuilt: chain.rebuilt,
     })
 }
 
