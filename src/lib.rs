@@ -5,6 +5,7 @@ mod error;
 mod format;
 pub mod fs;
 mod journal;
+mod log;
 mod metrics;
 mod segment;
 mod sync;
@@ -12,6 +13,9 @@ mod types;
 
 pub use config::{Alignment, Background, Config, OnDamage};
 pub use error::{Error, ErrorKind, Result};
-pub use journal::{Permit, Room, Ticket};
+pub use journal::{
+    Cut, Journal, OpenReport, Permit, Reclaimed, Refused, Room, Ticket, Uuid, Verdict, WriteBatch, Written,
+};
+pub use log::{Entries, Log};
 pub use metrics::{Histogram, Metrics};
 pub use types::{Entry, EntryId, LogKey, Term, TermRun};

@@ -135,7 +135,8 @@ impl Shared {
                 let text = format!("the permit holds {} bytes; the batch takes {charge}", permit.bytes());
                 return Err(Error::new(ErrorKind::Busy, text));
             }
-            permit.redeem(charge.min(permit.bytes()));
+            let held = permit.bytes();
+            permit.redeem(charge.min(held));
             return Ok(());
         }
         if !appends {

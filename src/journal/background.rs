@@ -17,15 +17,17 @@ use crate::sync::{Arc, thread};
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 
 /// Starts the threads, if the settings ask for them.
-pub(super) fn start(shared: &Arc<Shared>) {
+pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     if shared.config.background == Background::Caller {
-        return;
+        return Ok(());
     }
     let committer = Arc::clone(shared);
     let preparer = Arc::clone(shared);
     let mut threads = shared.threads.lock();
-    threads.push(thread::spawn("everlog-commit", move || committer.committer_loop()));
-    threads.push(thread::spawn("everlog-prepare", move || preparer.preparer_loop()));
+    let io = |e| Error::io(shared.fs.display(""), "start a thread", e);
+    threads.push(thread::spawn("everlog-commit", move || committer.committer_loop()).map_err(io)?);
+    threads.push(thread::spawn("everlog-prepare", move || preparer.preparer_loop()).map_err(io)?);
+    Ok(())
 }
 
 impl Shared {

@@ -44,7 +44,7 @@ impl Shared {
     fn carry_once(&self, writer: &mut Writer, tail: &[TailFrame], bytes: u64) -> Result<()> {
         let (id, file) = self.pool.take_for_carry(bytes)?;
         let mut opening = self.opening(writer, id, file.len);
-        let frames: Vec<FrameSpec<'_>> = tail.iter().map(TailFrame::spec).collect();
+        let frames: Vec<FrameSpec<'_>> = tail.iter().map(spec).collect();
         let mut batch = Vec::new();
         let spec = crate::format::BatchSpec {
             segment: id,
@@ -92,5 +92,19 @@ impl Shared {
         core.floor = core.floor.max(core.logs.floor);
         writer.floor = writer.floor.max(core.logs.floor);
         Ok(())
+    }
+}
+
+fn spec(carried: &TailFrame) -> FrameSpec<'_> {
+    let frame = &carried.frame;
+    FrameSpec {
+        kind: frame.kind,
+        cell: frame.cell,
+        log: frame.log,
+        incarnation: frame.incarnation,
+        index: frame.index,
+        term: frame.term,
+        payload: &carried.payload,
+        payload_crc: frame.payload_crc,
     }
 }

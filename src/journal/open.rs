@@ -64,7 +64,10 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     shared.report.total = started.elapsed();
     shared.fill_reserve();
     let shared = Arc::new(shared);
-    background::start(&shared);
+    if let Err(error) = background::start(&shared) {
+        shared.shut()?;
+        return Err(error);
+    }
     Ok(shared)
 }
 
@@ -93,8 +96,8 @@ fn build(
     let mut writer = Writer::new(recovered.pred, recovered.next_sequence, recovered.last_time, floor);
     writer.discard = recovered.discard;
     let mut chores = VecDeque::new();
-    for (segment, bytes) in recovered.rebuilt {
-        chores.push_back(Chore::Rebuilt { segment, bytes });
+    for missing in recovered.missing_indexes {
+        chores.push_back(Chore::Rebuilt { segment: missing.segment, bytes: missing.bytes });
     }
     let core =
         Core { logs, serial: 0, closed: None, shut: false, unwritten: 0, room: 0, floor: recovered.floor, chain };

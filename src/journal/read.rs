@@ -9,6 +9,7 @@ use crate::segment::read::{BlockCache, Wanted, read_payload};
 use crate::types::{Entry, EntryId, LogKey};
 
 /// An entry that is there, and where.
+#[derive(Debug)]
 pub(crate) struct Located {
     pub(crate) id: EntryId,
     place: Place,

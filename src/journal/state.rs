@@ -81,12 +81,14 @@ pub(crate) struct Cell {
 }
 
 /// Where the bytes of an entry are.
+#[derive(Debug)]
 pub(crate) enum Place {
     Memory(Bytes),
     Disk(DiskPlace),
 }
 
 /// An entry on disk: read it with `segment::read`.
+#[derive(Debug)]
 pub(crate) struct DiskPlace {
     pub(crate) segment: Arc<Segment>,
     pub(crate) slot: Slot,

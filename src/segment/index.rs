@@ -106,21 +106,6 @@ pub(crate) fn read_block(index: &IndexBytes, at: u64, len: usize) -> Option<Byte
     }
 }
 
-/// What each log, by key and incarnation, has in the segment of the index in `bytes`: ranges with their blocks.
-pub(crate) type Coverage = BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>;
-
-/// Reads the coverage off an index; `None` if the bytes are none.
-pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
-    let mut covered = Coverage::new();
-    for op in Index::decode_summary(bytes).ok()?.ops {
-        if let IndexOp::Run(run) = op {
-            let range = run.first..run.first.saturating_add(u64::from(run.count));
-            covered.entry((run.log, run.incarnation)).or_default().push((range, block_of(&run)));
-        }
-    }
-    Some(covered)
-}
-
 /// The block of a run.
 pub(crate) fn block_of(run: &IndexRun) -> BlockRef {
     BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc }
@@ -139,4 +124,39 @@ pub(crate) fn rebuild(segment: &Segment) -> Result<IndexBytes> {
         }
         Err(bad) => Err(Error::at_offset(ErrorKind::Damaged, &segment.path, bad.at, bad.what)),
     }
+}
+
+/// The blocks that hold the entries of each log as they were when the segment was sealed, ascending and without overlap.
+pub(crate) type Coverage = BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>;
+
+/// What the index in `bytes` covers; `None` if it does not decode.
+pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
+    let index = Index::decode_summary(bytes).ok()?;
+    let mut covered = Coverage::new();
+    for op in &index.ops {
+        match op {
+            IndexOp::Run(run) => {
+                let blocks = covered.entry((run.log, run.incarnation)).or_default();
+                clip(blocks, run.first);
+                blocks.push((run.first..run.first.saturating_add(u64::from(run.count)), block_of(run)));
+            }
+            IndexOp::Frame { frame, .. } => {
+                let blocks = covered.entry((frame.log, frame.incarnation)).or_default();
+                match frame.kind {
+                    Kind::Truncate => clip(blocks, frame.index),
+                    Kind::Reset | Kind::Create | Kind::Delete => blocks.clear(),
+                    _ => {}
+                }
+            }
+        }
+    }
+    Some(covered)
+}
+
+/// Drops everything from `from` on.
+fn clip(blocks: &mut Vec<(Range<u64>, BlockRef)>, from: u64) {
+    for (range, _) in blocks.iter_mut() {
+        range.end = range.end.min(from.max(range.start));
+    }
+    blocks.retain(|(range, _)| !range.is_empty());
 }

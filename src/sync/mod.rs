@@ -32,7 +32,7 @@ mod real {
     pub(crate) mod thread {
         use std::io;
 
-        pub(crate) use std::thread::JoinHandle;
+        pub(crate) use std::thread::{JoinHandle, sleep};
 
         /// Starts a thread that debuggers and `top` show as `name` (at most 15 bytes of it).
         pub(crate) fn spawn<T: Send + 'static>(

@@ -122,6 +122,7 @@ pub(crate) mod thread {
     use shuttle::thread as checker;
 
     pub(crate) use checker::JoinHandle;
+    pub(crate) use std::thread::sleep;
 
     /// As the real one.
     pub(crate) fn spawn<T: Send + 'static>(

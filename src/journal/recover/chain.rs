@@ -13,7 +13,7 @@ use crate::sync::Arc;
 use super::super::report::{Finding, FindingKind};
 use super::candidates::Candidates;
 use super::last::{Survey, extent};
-use super::{Context, lenient};
+use super::{Context, MissingIndex, lenient};
 
 /// Operations held between the walk back and the replay; what is above is read from the index once more.
 const OPS_HELD_MAX: usize = 1 << 20;
@@ -51,7 +51,7 @@ pub(super) struct Chain {
     pub(super) floor_proven: u64,
     /// Lowest incarnation that nothing here has.
     pub(super) incarnation_next: u64,
-    pub(super) rebuilt: Vec<(Arc<Segment>, Bytes)>,
+    pub(super) missing_indexes: Vec<MissingIndex>,
     pub(super) counted: Counted,
     held: usize,
 }
@@ -71,7 +71,7 @@ impl Chain {
             floor: 0,
             floor_proven: 0,
             incarnation_next: 0,
-            rebuilt: Vec::new(),
+            missing_indexes: Vec::new(),
             counted: Counted::default(),
             held: 0,
         }
@@ -197,7 +197,7 @@ impl Chain {
         }
         segment.seal(end, IndexBytes::Memory(bytes.clone()));
         if end.offset > crate::format::BATCHES_AT {
-            self.rebuilt.push((Arc::clone(segment), bytes));
+            self.missing_indexes.push(MissingIndex { segment: Arc::clone(segment), bytes });
         }
         Ok(Content::Index(built))
     }

@@ -24,7 +24,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, Frame, FrameSpec, Kind};
+use crate::format::{End, Frame, Kind};
 use crate::fs::Fs;
 use crate::segment::Segment;
 use crate::sync::Arc;
@@ -84,7 +84,7 @@ pub(crate) struct Recovered {
     pub(crate) report: OpenReport,
     /// Segments whose index is missing or bad, with the bytes it should have. They serve from memory meanwhile; see
     /// [`Segment::seal`]. The part of the last segment that is proven is one of them.
-    pub(crate) rebuilt: Vec<(Arc<Segment>, Bytes)>,
+    pub(crate) missing_indexes: Vec<MissingIndex>,
     /// What the segments hold. Batches only of those that were walked.
     pub(crate) counted: Counted,
 }
@@ -98,20 +98,10 @@ pub(crate) struct TailFrame {
     pub(crate) header_at: u64,
 }
 
-impl TailFrame {
-    /// The frame as it is written again.
-    pub(crate) fn spec(&self) -> FrameSpec<'_> {
-        FrameSpec {
-            kind: self.frame.kind,
-            cell: self.frame.cell,
-            log: self.frame.log,
-            incarnation: self.frame.incarnation,
-            index: self.frame.index,
-            term: self.frame.term,
-            payload: &self.payload,
-            payload_crc: self.frame.payload_crc,
-        }
-    }
+/// An index to be written.
+pub(crate) struct MissingIndex {
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) bytes: Bytes,
 }
 
 /// Reads the journal below the root of `fs`.
@@ -312,7 +302,7 @@ fn assemble(
         report,
         counted: chain.counted,
         chain: chain.links.into_iter().map(|link| link.segment).collect(),
-        rebuilt: chain.rebuilt,
+        missing_indexes: chain.missing_indexes,
     })
 }
 
