@@ -184,6 +184,11 @@ impl BlockCache {
         BlockCache { bytes_max, held: Mutex::new(Held::default()) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.held.lock().bytes
+    }
+
     /// File offset of the frame header at `slot` of `segment`.
     pub(crate) fn offset(&self, segment: &Arc<Segment>, slot: Slot) -> Result<u64> {
         match slot {
