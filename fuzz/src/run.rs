@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use everlog::fs::{Fs, Kept, Profile, SimFs};
-use everlog::{Alignment, Background, Config, EntryId, Error, Journal, LogKey, Ticket, WriteBatch, Written};
+use everlog::{Alignment, Background, Config, EntryId, Error, Journal, LogKey, Ticket, Written};
 
 use crate::model::{LogState, State};
 use crate::step::{Step, plan};
