@@ -81,12 +81,14 @@ pub(crate) struct Cell {
 }
 
 /// Where the bytes of an entry are.
+#[derive(Debug)]
 pub(crate) enum Place {
     Memory(Bytes),
     Disk(DiskPlace),
 }
 
 /// An entry on disk: read it with `segment::read`.
+#[derive(Debug)]
 pub(crate) struct DiskPlace {
     pub(crate) segment: Arc<Segment>,
     pub(crate) slot: Slot,
@@ -444,7 +446,7 @@ impl LogState {
 
     /// What a restatement of this log says.
     pub(crate) fn facts(&self) -> Facts {
-        Facts { first: self.start, purged: self.purged, last_term: self.last().map(|id| id.term) }
+        Facts { first: self.start, purged: self.purged, last: self.last().map(|id| id.term) }
     }
 
     /// Id of the last entry; of the last purged one if the log is empty.
