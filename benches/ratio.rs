@@ -126,7 +126,7 @@ fn take_turns(name: &str, pairs: usize, floor: impl Fn() -> f64, everlog: impl F
     for figures in [&mut floors, &mut rates, &mut ratios] {
         figures.sort_by(f64::total_cmp);
     }
-    let median = |figures: &[f64]| figures[figures.len() / 2];
+    let median = |sorted: &[f64]| f64::midpoint(sorted[sorted.len() / 2], sorted[(sorted.len() - 1) / 2]);
     println!(
         "{name:<34} {:>12.0} {:>12.0}   {:.2} ({:.2} to {:.2})",
         median(&floors),

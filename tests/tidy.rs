@@ -28,7 +28,7 @@ const UNSEEN: [&str; 5] = [
     "core::sync",
     "parking_lot",
     "crossbeam",
-    "atomic_wait",
+    "rustix::thread",
 ];
 
 const FILE_LINES_MAX: usize = 600;

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use rustix::thread::futex::{self, Flags};
 use tempfile::TempDir;
 
 use super::{Appender, area};
@@ -152,10 +153,10 @@ impl Batcher {
         // The disk is kept busy first.
         if let Some(next) = next {
             next.store(LEADER_WANTED, Ordering::Release);
-            atomic_wait::wake_one(&*next);
+            wake(&next, 1);
         }
         batch.store(DURABLE, Ordering::Release);
-        atomic_wait::wake_all(&*batch);
+        wake(&batch, u32::MAX >> 1);
     }
 }
 
@@ -185,7 +186,12 @@ fn wait(batch: &AtomicU32) -> bool {
                     return true;
                 }
             }
-            _ => atomic_wait::wait(batch, GATHERING),
+            // Woken, interrupted or too late: the word says which.
+            _ => drop(futex::wait(batch, Flags::PRIVATE, GATHERING, None)),
         }
     }
+}
+
+fn wake(batch: &AtomicU32, threads: u32) {
+    futex::wake(batch, Flags::PRIVATE, threads).expect("a futex wakes");
 }
