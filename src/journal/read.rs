@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::state::{LogState, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Kind;
-use crate::segment::read::{BlockCache, Wanted, read_payload};
+use crate::segment::read::{BlockCache, ReadAhead, Wanted, read_payload};
 use crate::types::{Entry, EntryId, LogKey};
 
 /// An entry that is there, and where.
@@ -57,8 +57,14 @@ pub(crate) fn outside(state: &LogState, key: LogKey, index: u64) -> Error {
     Error::new(ErrorKind::NotFound, text)
 }
 
-/// Reads and verifies what was located.
-pub(crate) fn fetch(located: Located, key: LogKey, incarnation: u64, cache: &BlockCache) -> Result<Entry> {
+/// Reads and verifies what was located; through `ahead` if more will be read behind it.
+pub(crate) fn fetch(
+    located: Located,
+    key: LogKey,
+    incarnation: u64,
+    cache: &BlockCache,
+    ahead: Option<&mut ReadAhead>,
+) -> Result<Entry> {
     let Located { id, place } = located;
     let payload = match place {
         Place::Memory(payload) => payload,
@@ -72,7 +78,10 @@ pub(crate) fn fetch(located: Located, key: LogKey, incarnation: u64, cache: &Blo
                 index: id.index,
                 term: id.term,
             };
-            read_payload(&disk.segment, header_at, &wanted)?
+            match ahead {
+                Some(ahead) => ahead.read_payload(&disk.segment, header_at, &wanted)?,
+                None => read_payload(&disk.segment, header_at, &wanted)?,
+            }
         }
     };
     Ok(Entry { id, payload })

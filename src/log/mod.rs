@@ -169,7 +169,7 @@ impl Log {
     pub fn entry(&self, index: u64) -> Result<Entry> {
         let shared = &self.journal.shared;
         let found = self.with(|state| read::locate(state, self.key, index))??;
-        let entry = read::fetch(found, self.key, self.incarnation, &shared.cache)?;
+        let entry = read::fetch(found, self.key, self.incarnation, &shared.cache, None)?;
         shared.counters.reads.add(1);
         shared.counters.read_bytes.add(entry.payload.len() as u64);
         Ok(entry)
