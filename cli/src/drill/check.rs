@@ -400,3 +400,6 @@ impl Violation {
         Violation::new(Kind::Invented, format!("{issued} was reported out of its order"))
     }
 }
+
+#[cfg(test)]
+mod tests;
