@@ -102,6 +102,21 @@ impl Error {
         }))
     }
 
+    /// A refused system call about the bytes of `path` at `offset`.
+    pub(crate) fn io_at(path: impl Into<PathBuf>, offset: u64, doing: &str, source: io::Error) -> Error {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        Error(Arc::new(Inner {
+            kind,
+            message: format!("cannot {doing}: {source}"),
+            path: Some(path.into()),
+            offset: Some(offset),
+            source: Some(source),
+        }))
+    }
+
     /// The same story under another kind, with what it means for the caller put first.
     pub(crate) fn recast(&self, kind: ErrorKind, prefix: &str) -> Error {
         let inner = &self.0;

@@ -2,9 +2,20 @@
 
 mod config;
 mod error;
+mod format;
 pub mod fs;
+mod journal;
+mod log;
+mod metrics;
+mod segment;
+mod sync;
 mod types;
 
 pub use config::{Alignment, Background, Config, OnDamage};
 pub use error::{Error, ErrorKind, Result};
+pub use journal::{
+    Cut, Journal, OpenReport, Permit, Reclaimed, Refused, Room, Ticket, Uuid, Verdict, WriteBatch, Written,
+};
+pub use log::{Entries, Log};
+pub use metrics::{Histogram, Metrics};
 pub use types::{Entry, EntryId, LogKey, Term, TermRun};

@@ -5,10 +5,17 @@
 //! What is durable when is said at each method; everything not said to be durable may be lost, kept, or kept in part by a
 //! power cut.
 
+mod real;
+mod sim;
+mod sys;
+
+pub use real::{Medium, RealFs};
+pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
+
+use crate::sync::Arc;
 use std::fmt::Debug;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,4 +140,16 @@ pub trait File: Send + Sync + Debug + 'static {
         }
         Ok(())
     }
+}
+
+/// Refuses what is not a path below the root: empty parts, `.`, `..`, a leading or closing `/`.
+pub(crate) fn check_path(path: &str) -> io::Result<()> {
+    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');
+    if !path.is_empty() && path.split('/').any(bad) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("not a path below the root: {path:?}"),
+        ));
+    }
+    Ok(())
 }

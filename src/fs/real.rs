@@ -1,0 +1,332 @@
+//! The file system of the machine, below one directory. Durability is what the kernel promises: data by `fdatasync`,
+//! names by `fsync` of the directory.
+
+use super::{Access, File, Fs, Lock, Space, check_path, sys};
+use crate::sync::{Arc, thread};
+use std::fs::{self, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A directory of the machine as an [`Fs`].
+///
+/// ```
+/// use everlog::fs::{Access, Fs, RealFs};
+///
+/// # let parent = tempfile::tempdir()?;
+/// let fs = RealFs::create(parent.path().join("data/node-1"))?;
+/// let file = fs.create("hello")?;
+/// file.write_all_at(b"hello, disk", 0)?;
+/// file.sync_data()?; // the bytes are durable
+/// fs.sync_dir("")?; // and now the name is, too
+/// assert_eq!(fs.open("hello", Access::Read)?.len()?, 11);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RealFs {
+    root: PathBuf,
+}
+
+/// What lies under a [`RealFs`], for a report that says what was measured or tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Medium {
+    /// Kind of file system: `ext4`, `xfs`, `tmpfs`, `overlay`, `nfs4`, ... or `unknown`.
+    pub kind: String,
+    /// What is mounted, mostly a block device: `/dev/nvme0n1p2`; empty if unknown.
+    pub device: String,
+    /// Where it is mounted; empty if unknown.
+    pub mount: PathBuf,
+}
+
+#[derive(Debug)]
+struct RealFile {
+    file: fs::File,
+}
+
+#[derive(Debug)]
+struct RealLock {
+    file: fs::File,
+}
+
+impl RealFs {
+    /// Makes the directory `path` with all its parents if it is not there, and opens it. The directory itself is durable
+    /// on return: every parent that got an entry has been synced.
+    pub fn create(path: impl AsRef<Path>) -> io::Result<RealFs> {
+        create_durably(path.as_ref())?;
+        RealFs::open(path)
+    }
+
+    /// Opens the directory `path`. `NotFound` if there is none, `NotADirectory` if it is a file. Changes nothing.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<RealFs> {
+        let root = path.as_ref().to_path_buf();
+        if !fs::metadata(&root)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Ok(RealFs { root })
+    }
+
+    /// The directory as it was given.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What file system holds the directory. Never fails: what cannot be found out is `unknown` or empty.
+    pub fn medium(&self) -> Medium {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
+        medium_of(&root, &table).unwrap_or(Medium {
+            kind: "unknown".to_string(),
+            device: String::new(),
+            mount: PathBuf::new(),
+        })
+    }
+
+    fn path(&self, path: &str) -> io::Result<PathBuf> {
+        check_path(path)?;
+        Ok(if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(path)
+        })
+    }
+}
+
+impl Fs for RealFs {
+    fn create_dir(&self, path: &str) -> io::Result<()> {
+        fs::create_dir(self.path(path)?)
+    }
+
+    fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.path(path)?)? {
+            names.push(entry?.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(self.path(path)?)?;
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        let write = access == Access::Write;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(write)
+            .open(self.path(path)?)?;
+        if file.metadata()?.is_dir() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.path(from)?, self.path(to)?)
+    }
+
+    fn remove(&self, path: &str) -> io::Result<()> {
+        fs::remove_file(self.path(path)?)
+    }
+
+    fn sync_dir(&self, path: &str) -> io::Result<()> {
+        sync_directory(&self.path(path)?)
+    }
+
+    fn lock(&self, path: &str, holder: &str) -> io::Result<Box<dyn Lock>> {
+        let path = self.path(path)?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
+        lock_patiently(&file)?;
+        let lock = RealLock { file };
+        lock.file.set_len(0)?;
+        lock.file.write_all_at(holder.as_bytes(), 0)?;
+        Ok(Box::new(lock))
+    }
+
+    fn holder(&self, path: &str) -> io::Result<Option<String>> {
+        let file = match fs::File::open(self.path(path)?) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock().map(|()| None),
+            Err(TryLockError::WouldBlock) => Ok(Some(io::read_to_string(&file)?)),
+            Err(TryLockError::Error(e)) => Err(e),
+        }
+    }
+
+    fn space(&self) -> io::Result<Space> {
+        sys::space(&self.root)
+    }
+
+    fn display(&self, path: &str) -> PathBuf {
+        if path.is_empty() {
+            self.root.clone()
+        } else {
+            self.root.join(path)
+        }
+    }
+
+    /// From the system; should that fail (it does not on any supported one), from the clock and the address space.
+    fn random(&self) -> u64 {
+        sys::random().unwrap_or_else(|_| {
+            use std::hash::{BuildHasher, RandomState};
+            RandomState::new().hash_one(self.now_micros())
+        })
+    }
+
+    fn now_micros(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+impl File for RealFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        self.file.write_at(buffer, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn evict(&self) -> io::Result<bool> {
+        sys::evict(&self.file)
+    }
+}
+
+impl Lock for RealLock {}
+
+impl Drop for RealLock {
+    /// Unlocks rather than only closing: a child process that inherited the descriptor must not keep the lock.
+    fn drop(&mut self) {
+        let _ = self.file.unlock();
+    }
+}
+
+/// Takes the lock, waiting for the momentary shared one of a [`Fs::holder`] to pass, but not for an owner.
+fn lock_patiently(file: &fs::File) -> io::Result<()> {
+    let mut tries_left = LOCK_TRIES;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(e)) => return Err(e),
+            Err(TryLockError::WouldBlock) if tries_left == 0 => return Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+        }
+        tries_left -= 1;
+    }
+}
+
+/// Creates `path` and its parents, topmost first, each synced into its parent before the next. A directory that is there
+/// already is synced into its parent as well when it is empty: an earlier call may have been cut off before its sync.
+fn create_durably(path: &Path) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(p) if p.as_os_str().is_empty() => Path::new("."),
+        Some(p) => p,
+        None => return Ok(()),
+    };
+    match fs::metadata(path) {
+        Ok(found) if !found.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+        Ok(_) => {
+            let empty = fs::read_dir(path)?.next().is_none();
+            return if empty { sync_directory(parent) } else { Ok(()) };
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(e),
+    }
+    create_durably(parent)?;
+    match fs::create_dir(path) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(e) => return Err(e),
+    }
+    sync_directory(parent)
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = fs::File::open(path)?;
+    if !directory.metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    directory.sync_all()
+}
+
+/// The row of `/proc/self/mountinfo` that `path` lies under: the longest mount point, the last one where several are
+/// mounted over each other.
+fn medium_of(path: &Path, table: &str) -> Option<Medium> {
+    let rows = table.lines().filter_map(medium_in_row);
+    rows.filter(|row| path.starts_with(&row.mount))
+        .max_by_key(|row| row.mount.components().count())
+}
+
+/// `36 35 98:0 /root-in-fs /mount rw,noatime shared:1 - ext4 /dev/sda1 rw`
+fn medium_in_row(row: &str) -> Option<Medium> {
+    let (left, right) = row.split_once(" - ")?;
+    let mount = left.split(' ').nth(4)?;
+    let mut right = right.split(' ');
+    let (kind, device) = (right.next()?, right.next()?);
+    Some(Medium {
+        kind: unescape(kind),
+        device: unescape(device),
+        mount: PathBuf::from(unescape(mount)),
+    })
+}
+
+/// mountinfo writes a space, tab, newline or backslash as three octal digits behind a backslash.
+fn unescape(text: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes
+        .iter()
+        .fold(text.to_string(), |text, (from, to)| text.replace(from, to))
+}
+
+/// 50 ms in all: far longer than a holder probe takes, far shorter than a person notices.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_and_latest_mount_wins() {
+        let table = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n\
+                     30 22 8:2 / /data rw shared:2 - xfs /dev/sdb1 rw\n\
+                     31 22 0:9 / /data rw - tmpfs none rw\n\
+                     32 22 8:3 / /with\\040space rw - btrfs /dev/sdc rw\n";
+        let kind = |path: &str| {
+            medium_of(Path::new(path), table)
+                .map(|m| m.kind)
+                .unwrap_or_default()
+        };
+        assert_eq!(kind("/home/x"), "ext4");
+        assert_eq!(kind("/data/journal"), "tmpfs");
+        assert_eq!(kind("/database"), "ext4");
+        assert_eq!(kind("/with space/x"), "btrfs");
+    }
+}

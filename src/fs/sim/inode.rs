@@ -1,0 +1,217 @@
+//! One simulated file: what every reader sees, what a power cut is sure to leave, and the changes between the two.
+
+use super::Kept;
+use super::content::{Content, as_len};
+use crate::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Invariant: replaying `pending` over `durable` gives `visible`, until a sync has failed (`diverged`).
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inode {
+    pub(super) durable: Content,
+    pub(super) durable_len: u64,
+    pub(super) visible: Content,
+    pub(super) visible_len: u64,
+    /// Since the last sync, in order.
+    pub(super) pending: Vec<Pending>,
+    pub(super) limbo: Limbo,
+    /// Sectors whose reading fails.
+    pub(super) bad: BTreeSet<u64>,
+    /// How many visible names it has.
+    pub(super) names: u64,
+    /// How many handles are open.
+    pub(super) handles: u64,
+    /// Not synced since it was created.
+    pub(super) fresh: bool,
+    /// A background write-back failed and no sync has told it yet.
+    pub(super) late_error: bool,
+    /// What is visible may differ from durable-plus-pending: a sync has failed since the last evict.
+    pub(super) diverged: bool,
+}
+
+/// One change that no sync has covered.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    /// Number of the call that made it.
+    pub(super) op: u64,
+    pub(super) change: Change,
+    /// The size after it, where it changed.
+    pub(super) len: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Change {
+    /// Whole sectors from `offset` on, as they were after the write.
+    Write { offset: u64, bytes: Arc<[u8]> },
+    /// The file ends at `to`; what was behind is zero should it grow again.
+    Cut { to: u64 },
+    /// Only the size.
+    Grow,
+}
+
+/// What a failed sync has marked clean although it may not be durable: a later sync says nothing about it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Limbo {
+    pub(super) sectors: BTreeMap<u64, Vec<Version>>,
+    /// Sizes with the call that set each.
+    pub(super) lens: Vec<(u64, u64)>,
+}
+
+/// A sector's content with the call that wrote it.
+pub(super) type Version = (u64, Arc<[u8]>);
+
+impl Inode {
+    /// A file with nothing pending.
+    pub(super) fn at_rest(content: Content, len: u64) -> Inode {
+        Inode {
+            durable: content.clone(),
+            durable_len: len,
+            visible: content,
+            visible_len: len,
+            ..Inode::default()
+        }
+    }
+
+    pub(super) fn write(&mut self, op: u64, sector: u64, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        self.visible.write(offset, bytes);
+        let len = (end > self.visible_len).then_some(end);
+        self.visible_len = self.visible_len.max(end);
+        let start = offset / sector * sector;
+        let bytes = self.visible.bytes(start..end.div_ceil(sector) * sector).into();
+        self.pending.push(Pending {
+            op,
+            change: Change::Write { offset: start, bytes },
+            len,
+        });
+    }
+
+    pub(super) fn set_len(&mut self, op: u64, len: u64) {
+        if len == self.visible_len {
+            return;
+        }
+        let change = if len < self.visible_len {
+            Change::Cut { to: len }
+        } else {
+            Change::Grow
+        };
+        if len < self.visible_len {
+            self.visible.clear_from(len);
+        }
+        self.visible_len = len;
+        self.pending.push(Pending {
+            op,
+            change,
+            len: Some(len),
+        });
+    }
+
+    /// Changes bytes at rest: on the medium and in every cached copy that is clean.
+    pub(super) fn damage(&mut self, offset: u64, bytes: &[u8]) {
+        let end = offset + bytes.len() as u64;
+        self.durable.write(offset, bytes);
+        self.visible.write(offset, bytes);
+        self.durable_len = self.durable_len.max(end);
+        self.visible_len = self.visible_len.max(end);
+    }
+
+    /// Whether a sync of everything up to `through` also changes metadata (a size, or the file itself).
+    pub(super) fn changes_metadata(&self, through: u64) -> bool {
+        self.fresh || self.pending.iter().any(|p| p.op <= through && p.len.is_some())
+    }
+
+    /// A sync that covers every call up to `through` succeeds.
+    pub(super) fn persist(&mut self, through: u64, sector: u64) {
+        for pending in self.take_covered(through) {
+            self.settle(pending, sector);
+        }
+        self.fresh = false;
+    }
+
+    /// A sync that covers every call up to `through` fails: all is marked clean, and of the data durable is what `kept`
+    /// says. Changes of the size alone are journalled by the file system and stay.
+    pub(super) fn fail(&mut self, through: u64, kept: Kept, sector: u64) {
+        self.diverged = true;
+        for pending in self.take_covered(through) {
+            match (&pending.change, kept) {
+                (Change::Write { .. }, Kept::Nothing) => {}
+                (Change::Write { offset, bytes }, Kept::Undecided) => {
+                    let first = offset / sector;
+                    for (number, data) in (first..).zip(bytes.chunks(as_len(sector))) {
+                        let versions = self.limbo.sectors.entry(number).or_default();
+                        versions.push((pending.op, data.into()));
+                    }
+                    self.limbo.lens.extend(pending.len.map(|len| (pending.op, len)));
+                }
+                _ => self.settle(pending, sector),
+            }
+        }
+    }
+
+    /// Drops clean cached pages, so that a reader sees what is durable. Decides what a failed sync left open by `pick`
+    /// (given a number of options).
+    pub(super) fn evict(&mut self, sector: u64, pick: &mut dyn FnMut(usize) -> usize) {
+        if !self.diverged {
+            return;
+        }
+        for (number, versions) in std::mem::take(&mut self.limbo.sectors) {
+            if let Some(chosen) = pick(versions.len() + 1).checked_sub(1) {
+                self.durable
+                    .write(number * sector, &versions[chosen.min(versions.len() - 1)].1);
+            }
+        }
+        self.visible = self.durable.clone();
+        for pending in &self.pending {
+            match &pending.change {
+                Change::Write { offset, bytes } => self.visible.write(*offset, bytes),
+                Change::Cut { to } => self.visible.clear_from(*to),
+                Change::Grow => {}
+            }
+        }
+        self.visible.clear_from(self.visible_len);
+        self.diverged = false;
+    }
+
+    /// Reads what is visible; stops before a bad sector, and fails if it begins in one.
+    pub(super) fn read(&self, sector: u64, offset: u64, buffer: &mut [u8]) -> Option<usize> {
+        let left = as_len(self.visible_len.saturating_sub(offset));
+        let mut len = buffer.len().min(left);
+        if len == 0 {
+            return Some(0);
+        }
+        let sectors = offset / sector..=(offset + len as u64 - 1) / sector;
+        if let Some(bad) = self.bad.range(sectors).next() {
+            len = as_len((bad * sector).checked_sub(offset).filter(|n| *n > 0)?);
+        }
+        self.visible.read(offset, &mut buffer[..len]);
+        Some(len)
+    }
+
+    fn take_covered(&mut self, through: u64) -> Vec<Pending> {
+        let count = self.pending.partition_point(|p| p.op <= through);
+        let later = self.pending.split_off(count);
+        std::mem::replace(&mut self.pending, later)
+    }
+
+    fn settle(&mut self, pending: Pending, sector: u64) {
+        match pending.change {
+            Change::Write { offset, bytes } => {
+                self.durable.write(offset, &bytes);
+                let first = offset / sector;
+                let count = bytes.len() as u64 / sector;
+                self.limbo
+                    .sectors
+                    .retain(|number, _| *number < first || *number >= first + count);
+            }
+            Change::Cut { to } => {
+                self.durable.clear_from(to);
+                self.limbo.sectors.retain(|number, _| *number < to / sector);
+            }
+            Change::Grow => {}
+        }
+        if let Some(len) = pending.len {
+            self.durable_len = len;
+            self.limbo.lens.retain(|(op, _)| *op > pending.op);
+        }
+    }
+}

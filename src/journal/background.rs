@@ -1,0 +1,242 @@
+//! What no caller waits for: flushing submitted tickets, syncing relaxed writes, marks, files to come, indexes, freeing space. Done by
+//! two threads, or by the caller in `Journal::work`.
+
+use std::time::{Duration, Instant};
+
+use super::commit::Writer;
+use super::completions::inside_callback;
+use super::marks::Mark;
+use super::{Chore, Shared, closed_by_owner};
+use crate::config::Background;
+use crate::error::{Error, ErrorKind, Result};
+use crate::segment::{IndexBytes, Segment};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, thread};
+
+/// How often a full disk is tried again.
+const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
+
+/// Starts the threads, if the settings ask for them.
+pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
+    if shared.config.background == Background::Caller {
+        return Ok(());
+    }
+    let committer = Arc::clone(shared);
+    let preparer = Arc::clone(shared);
+    let mut threads = shared.threads.lock();
+    let io = |e| Error::io(shared.fs.display(""), "start a thread", e);
+    threads.push(thread::spawn("everlog-commit", move || committer.committer_loop()).map_err(io)?);
+    threads.push(thread::spawn("everlog-prepare", move || preparer.preparer_loop()).map_err(io)?);
+    Ok(())
+}
+
+impl Shared {
+    fn committer_loop(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            while self.queue.lead(self) {}
+            let deadline = self.tend(Instant::now());
+            if deadline.is_none() {
+                self.asleep.store(true, Ordering::SeqCst);
+                if self.activity.lock().is_busy() {
+                    self.asleep.store(false, Ordering::SeqCst);
+                    continue;
+                }
+            }
+            self.committer.wait(deadline);
+        }
+    }
+
+    fn preparer_loop(&self) {
+        while !self.stopping.load(Ordering::Acquire) {
+            while self.maintain() {}
+            let retry = self.pool.is_full().then(|| Instant::now() + FULL_DISK_RETRY);
+            self.preparer.wait(retry);
+        }
+    }
+
+    /// After a commit: what is unsynced and unmarked, for the committer.
+    pub(super) fn committed(&self, writer: &Writer) {
+        let unsynced = !writer.is_settled();
+        {
+            let mut activity = self.activity.lock();
+            let now = Instant::now();
+            activity.last = now;
+            activity.marked = false;
+            activity.mark_synced = false;
+            activity.unsynced_since =
+                if unsynced { Some(activity.unsynced_since.unwrap_or(now)) } else { None };
+        }
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            self.committer.wake();
+        }
+    }
+
+    /// Does what is due at `now`; returns when something will be, `None` if nothing.
+    fn tend(&self, now: Instant) -> Option<Instant> {
+        let activity = *self.activity.lock();
+        let wanted = self.sync_wanted.swap(false, Ordering::AcqRel);
+        let mut next: Option<Instant> = None;
+        let mut due = |at: Instant| {
+            let is_due = now >= at;
+            if !is_due {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+            is_due
+        };
+        if let Some(since) = activity.unsynced_since {
+            if due(since + self.config.relaxed_delay) || wanted {
+                // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
+                if let Err(error) = self.sync_written() {
+                    tracing::error!(%error, "relaxed writes could not be synced");
+                }
+                return Some(now);
+            }
+        }
+        if !activity.marked && due(activity.last + self.config.mark_delay) {
+            self.mark(Mark::Idle);
+            self.activity.lock().marked = true;
+            return Some(now);
+        }
+        if !activity.mark_synced && due(activity.last + self.config.mark_sync_delay) {
+            self.mark(Mark::Synced);
+            let mut activity = self.activity.lock();
+            activity.marked = true;
+            activity.mark_synced = true;
+            return Some(now);
+        }
+        next
+    }
+
+    /// One step of maintenance; true if there was one.
+    fn maintain(&self) -> bool {
+        let chore = self.chores.lock().pop_front();
+        if let Some(chore) = chore {
+            self.run_chore(chore);
+            return true;
+        }
+        match self.pool.step() {
+            Ok(made) => made,
+            Err(error) => {
+                tracing::debug!(%error, "no segment could be prepared");
+                false
+            }
+        }
+    }
+
+    pub(super) fn add_chore(&self, chore: Chore) {
+        let mut chores = self.chores.lock();
+        let repeated = matches!(chore, Chore::Reclaim) && matches!(chores.back(), Some(Chore::Reclaim));
+        if !repeated {
+            chores.push_back(chore);
+        }
+        drop(chores);
+        self.preparer.wake();
+    }
+
+    fn run_chore(&self, chore: Chore) {
+        match chore {
+            Chore::Index { segment, builder, end } => {
+                let bytes = bytes::Bytes::from(builder.finish(end));
+                segment.seal(end, IndexBytes::Memory(bytes.clone()));
+                self.write_index(&segment, &bytes);
+                if let Some(covered) = crate::segment::index::coverage(&bytes) {
+                    self.core.lock().logs.adopt_blocks(segment.id, &covered);
+                }
+            }
+            Chore::Rebuilt { segment, bytes } => self.write_index(&segment, &bytes),
+            Chore::Remove(names) => self.remove_files(&names),
+            Chore::Reclaim => {
+                if let Err(error) = self.reclaim() {
+                    tracing::warn!(%error, "no segment could be freed");
+                }
+            }
+        }
+    }
+
+    /// Writes the index of a sealed segment. Not synced: a bad one is found by its checksum and built again.
+    fn write_index(&self, segment: &Segment, bytes: &bytes::Bytes) {
+        let temporary = format!("{}/{:016x}.tmp-idx", super::files::JOURNAL, segment.id);
+        let path = Segment::index_name(segment.id);
+        let written = self.fs.create(&temporary).and_then(|file| {
+            file.write_all_at(bytes, 0)?;
+            self.fs.rename(&temporary, &path)?;
+            Ok(file)
+        });
+        match written {
+            Ok(file) => {
+                if let Some(end) = segment.end() {
+                    segment.seal(end, IndexBytes::File(file));
+                }
+            }
+            Err(error) => {
+                tracing::debug!(segment = segment.id, %error, "an index could not be written; it stays in memory");
+                if let Err(error) = self.fs.remove(&temporary) {
+                    tracing::trace!(%error, "nor removed");
+                }
+            }
+        }
+    }
+
+    /// Everything that is pending, done by the caller; true if there was anything. For `Background::Caller`.
+    pub(crate) fn work(&self) -> Result<bool> {
+        if self.config.background == Background::Threads {
+            let text = "the journal has threads of its own; open it with Background::Caller to do its work";
+            return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        let mut any = self.queue.lead(self);
+        if self.activity.lock().unsynced_since.is_some() {
+            self.sync_written()?;
+            any = true;
+        }
+        while self.maintain() {
+            any = true;
+        }
+        let unmarked = !std::mem::replace(&mut self.activity.lock().marked, true);
+        any |= unmarked && self.mark(Mark::Idle);
+        any |= self.completions.run_pending();
+        Ok(any)
+    }
+
+    /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
+    pub(crate) fn shut(&self) -> Result<()> {
+        let already = {
+            let mut core = self.core.lock();
+            core.closed.get_or_insert_with(closed_by_owner);
+            std::mem::replace(&mut core.shut, true)
+        };
+        if already {
+            return Ok(());
+        }
+        self.bound.close(closed_by_owner());
+        self.queue.drain(self);
+        let synced = self.sync_written();
+        self.stopping.store(true, Ordering::Release);
+        self.committer.wake();
+        self.preparer.wake();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the journal panicked");
+            }
+        }
+        let chores = std::mem::take(&mut *self.chores.lock());
+        for chore in chores {
+            if !matches!(chore, Chore::Reclaim) {
+                self.run_chore(chore);
+            }
+        }
+        self.mark(Mark::Closing);
+        if !inside_callback() || self.config.background == Background::Threads {
+            self.completions.shutdown();
+        }
+        *self.lock.lock() = None;
+        tracing::info!(dir = %self.fs.display("").display(), "the journal was closed");
+        synced
+    }
+}
+
+impl super::Activity {
+    fn is_busy(&self) -> bool {
+        self.unsynced_since.is_some() || !self.marked || !self.mark_synced
+    }
+}

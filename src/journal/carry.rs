@@ -1,0 +1,110 @@
+//! Carry-forward: what a crash left behind the last proven point may exist in memory only, so the new life writes it again, inside
+//! the unit that its opening forms with it. While that unit does not verify as a whole, the old tail stands.
+
+use super::Shared;
+use super::commit::Writer;
+use super::marks::Mark;
+use super::recover::TailFrame;
+use super::state::Replayed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, batch_len, encode_batch, header_at, term_changes};
+use crate::format::write_opening_blocks;
+use crate::segment::Segment;
+
+impl Shared {
+    /// Writes and syncs an opening that carries `tail`, and applies the tail to the logs at its new place. The first file may fail, the
+    /// second may not.
+    pub(super) fn carry(&self, tail: &[TailFrame]) -> Result<()> {
+        let mut writer = self.writer.lock();
+        let payload: u64 = tail.iter().map(|t| t.payload.len() as u64).sum();
+        let terms = term_changes(tail.iter().map(|t| t.frame.term));
+        let bytes = batch_len(tail.len(), terms, payload, self.align_shift);
+        let carried = self.carry_once(&mut writer, tail, bytes).or_else(|error| {
+            tracing::warn!(%error, "carrying the tail failed; trying once more in a fresh file");
+            self.counters.rehomings.add(1);
+            if let Some(active) = writer.active.take() {
+                writer.discard.push(Segment::name(active.segment.id));
+            }
+            self.carry_once(&mut writer, tail, bytes)
+        });
+        carried?;
+        self.counters.carried_bytes.add(bytes);
+        self.opening_is_durable(&mut writer);
+        self.apply_tail(&mut writer, tail)?;
+        // The witness, so that the next life need not carry all this again. A failure costs just that.
+        if let Err(error) = self.write_mark(&mut writer, Mark::Idle) {
+            tracing::warn!(%error, "the carried tail has no mark");
+            self.abandon_active(&mut writer);
+        }
+        let room = writer.active.as_ref().map_or(0, |active| active.room(self.mark_room));
+        self.core.lock().room = room;
+        Ok(())
+    }
+
+    fn carry_once(&self, writer: &mut Writer, tail: &[TailFrame], bytes: u64) -> Result<()> {
+        let (id, file) = self.pool.take_for_carry(bytes)?;
+        let mut opening = self.opening(writer, id, file.len);
+        let frames: Vec<FrameSpec<'_>> = tail.iter().map(spec).collect();
+        let mut batch = Vec::new();
+        let spec = crate::format::BatchSpec {
+            segment: id,
+            salt: opening.salt,
+            offset: BATCHES_AT,
+            sequence: opening.sequence + 1,
+            durable_through: 0,
+            time: opening.time,
+            // The opening names this batch by its checksum; the other way round would be a circle.
+            chain: 0,
+            flags: Flags::CARRY,
+            align_shift: self.align_shift,
+        };
+        writer.next_sequence = opening.sequence + 2;
+        let header: BatchHeader = encode_batch(&spec, &frames, &mut batch);
+        opening.carry_len = u64::from(header.len);
+        opening.carry_crc = header.crc;
+        let mut out = Vec::new();
+        write_opening_blocks(&opening, &mut out);
+        out.extend_from_slice(&batch);
+        self.activate(writer, id, &file, opening);
+        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let path = &active.segment.path;
+        active.segment.file.write_all_at(&out, 0).map_err(|e| Error::io(path, "carry the tail", e))?;
+        active.segment.file.sync_data().map_err(|e| Error::io(path, "sync the carried tail", e))?;
+        self.counters.bytes_written.add(out.len() as u64);
+        self.counters.syncs.add(1);
+        active.wrote(&header);
+        active.synced();
+        Ok(())
+    }
+
+    fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame]) -> Result<()> {
+        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let mut core = self.core.lock();
+        for (n, carried) in tail.iter().enumerate() {
+            let at = header_at(BATCHES_AT, n);
+            active.index(&carried.frame, at, &carried.payload);
+            let payload = (carried.frame.kind != Kind::Append).then(|| carried.payload.clone());
+            let item = Replayed::Frame { frame: &carried.frame, header_at: at, payload };
+            core.logs.replay(item, &active.segment).map_err(|bad| {
+                Error::at_offset(ErrorKind::Damaged, &carried.segment.path, carried.header_at, bad.what)
+            })?;
+        }
+        core.floor = core.floor.max(core.logs.floor);
+        writer.floor = writer.floor.max(core.logs.floor);
+        Ok(())
+    }
+}
+
+fn spec(carried: &TailFrame) -> FrameSpec<'_> {
+    let frame = &carried.frame;
+    FrameSpec {
+        kind: frame.kind,
+        cell: frame.cell,
+        log: frame.log,
+        incarnation: frame.incarnation,
+        index: frame.index,
+        term: frame.term,
+        payload: &carried.payload,
+        payload_crc: frame.payload_crc,
+    }
+}

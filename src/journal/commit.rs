@@ -1,0 +1,440 @@
+//! The commit: what the leader of a group does. One batch is one contiguous write; a segment is written by one life only, and
+//! what follows a segment is submitted only after every byte of it that counts was synced.
+//!
+//! After a failed write or sync nothing is retried on that file. Everything that no sync covered is still in memory and goes once
+//! into a fresh segment, which names the last synced batch of the old one as its predecessor's end; if that fails too, the
+//! journal closes to writers.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::batch::Write;
+use super::prepare::{Need, Prepared, carry_file_len};
+use super::{Chore, Shared};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{
+    BATCHES_AT, BatchHeader, BatchSpec, End, FRAME_HEADER_LEN, Flags, Frame, FrameSpec, IndexBuilder, Kind, Opening,
+    batch_len, encode_batch, header_at, write_opening_blocks,
+};
+use crate::segment::Segment;
+use crate::sync::Arc;
+
+/// No batch has more frames with terms of their own, so that a term's slot fits.
+pub(crate) const FRAMES_MAX: usize = 60_000;
+/// A group larger than this becomes several batches under one sync.
+const BATCH_BYTES_MAX: u64 = 1 << 30;
+
+/// What the one who commits owns. Held across the write and the sync; taken before the core lock.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) active: Option<Active>,
+    /// Where the segment before the next opening ends.
+    pub(crate) pred: Option<End>,
+    /// Sequenced and not written.
+    todo: VecDeque<Write>,
+    /// Written and not synced, in order. All in the active segment.
+    unsynced: Vec<Placed>,
+    unsynced_bytes: u64,
+    pub(crate) next_sequence: u64,
+    pub(crate) last_time: u64,
+    /// Highest floor that a sync covered.
+    pub(crate) floor: u64,
+    /// A sync of this life covered an opening: files that it superseded may go.
+    pub(crate) opened: bool,
+    /// Files that may go then.
+    pub(crate) discard: Vec<String>,
+    /// Why nothing is written any more.
+    failed: Option<Error>,
+    out: Vec<u8>,
+}
+
+/// The segment that is written now.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) segment: Arc<Segment>,
+    /// The opening has not been submitted yet: it goes with the first batch.
+    pub(crate) pristine: bool,
+    /// Where the next batch goes.
+    pub(crate) at: u64,
+    chain: u32,
+    /// Sequence of the last batch written (or of the opening).
+    sequence: u64,
+    /// Sequence of the last batch with frames.
+    pub(crate) data: u64,
+    /// The durable-through that the last written header states, and the one that a synced header states.
+    pub(crate) witnessed: u64,
+    pub(crate) witnessed_synced: u64,
+    pub(crate) closing: bool,
+    /// End of what the last good sync covered.
+    pub(crate) durable: Option<End>,
+    /// What is durable of it.
+    index: IndexBuilder,
+}
+
+/// Writes that share a batch on disk.
+#[derive(Debug)]
+struct Placed {
+    writes: Vec<Write>,
+    /// Where the first frame header stands; the others follow.
+    frames_at: u64,
+}
+
+impl Writer {
+    /// A writer that goes on behind `pred`; it opens its first segment at the first write.
+    pub(crate) fn new(pred: Option<End>, next_sequence: u64, last_time: u64, floor: u64) -> Writer {
+        Writer {
+            active: None,
+            pred,
+            todo: VecDeque::new(),
+            unsynced: Vec::new(),
+            unsynced_bytes: 0,
+            next_sequence,
+            last_time,
+            floor,
+            opened: false,
+            discard: Vec::new(),
+            failed: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// Nothing waits for a sync.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsynced.is_empty() && self.todo.is_empty()
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
+    fn take_sequence(&mut self) -> u64 {
+        self.next_sequence += 1;
+        self.next_sequence - 1
+    }
+}
+
+impl Active {
+    /// Room for batches with frames, which leave room for a mark.
+    pub(crate) fn room(&self, mark_room: u64) -> u64 {
+        self.segment.opening.len.saturating_sub(mark_room).saturating_sub(self.at)
+    }
+
+    fn end(&self) -> End {
+        End { segment: self.segment.id, offset: self.at, sequence: self.sequence, chain: self.chain }
+    }
+
+    pub(crate) fn durable_through(&self) -> u64 {
+        self.durable.as_ref().map_or(0, |end| end.sequence)
+    }
+
+    /// What is durable of the segment, for its index.
+    pub(crate) fn index(&mut self, frame: &Frame, header_at: u64, payload: &[u8]) {
+        let inline = matches!(frame.kind, Kind::Facts | Kind::Floor).then_some(payload);
+        self.index.push(frame, header_at, inline);
+    }
+
+    /// A batch was written up to `at`.
+    pub(crate) fn wrote(&mut self, header: &BatchHeader) {
+        self.pristine = false;
+        self.at = header.offset + u64::from(header.len);
+        self.chain = header.crc;
+        self.sequence = header.sequence;
+        self.witnessed = header.durable_through;
+        self.closing = header.flags.has(Flags::CLOSING);
+        if header.frames > 0 {
+            self.data = header.sequence;
+        }
+    }
+
+    /// A sync covered everything written.
+    pub(crate) fn synced(&mut self) {
+        self.witnessed_synced = self.witnessed;
+        self.durable = Some(self.end());
+    }
+}
+
+impl Shared {
+    /// Writes `items` in order, and syncs if one of them needs it. On an error that no fresh segment cured, everything unsynced is
+    /// `Unknown` and the journal is closed to writers.
+    pub(crate) fn commit(&self, items: Vec<Write>, sync: bool) -> Result<()> {
+        let mut writer = self.writer.lock();
+        for item in &items {
+            self.counters.queue.record(item.submitted.elapsed());
+        }
+        writer.todo.extend(items.into_iter().filter(|item| !item.ops.is_empty()));
+        let result = self.run(&mut writer, sync);
+        self.committed(&writer);
+        result
+    }
+
+    /// Syncs what is written, if anything is unsynced.
+    pub(crate) fn sync_written(&self) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if writer.unsynced.is_empty() {
+            return Ok(());
+        }
+        self.counters.relaxed_syncs.add(1);
+        let result = self.run(&mut writer, true);
+        self.committed(&writer);
+        result
+    }
+
+    fn run(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+        if let Some(failed) = &writer.failed {
+            return Err(failed.clone());
+        }
+        let result = self.drive(writer, sync).or_else(|error| self.rehome(writer, &error));
+        result.map_err(|error| self.fail(writer, &error))
+    }
+
+    fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+        while let Some(first) = writer.todo.front() {
+            let cost = first.charge;
+            let fits = self.fitting(writer);
+            if fits > 0 {
+                self.write_batch(writer, fits)?;
+                continue;
+            }
+            if writer.active.is_some() {
+                self.sync_active(writer)?;
+                self.seal_active(writer);
+            }
+            self.open_next(writer, cost)?;
+        }
+        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes);
+        if sync || full { self.sync_active(writer) } else { Ok(()) }
+    }
+
+    /// How many of the waiting writes fit into the active segment as one batch.
+    fn fitting(&self, writer: &Writer) -> usize {
+        let Some(active) = &writer.active else { return 0 };
+        let room = active.room(self.mark_room).min(BATCH_BYTES_MAX);
+        let (mut frames, mut terms, mut payload, mut count) = (0, 0, 0, 0);
+        for write in &writer.todo {
+            frames += write.ops.len();
+            terms += write.terms();
+            payload += write.payload_bytes();
+            let alone = count == 0;
+            let len = batch_len(frames, terms, payload, self.align_shift);
+            let fits = len <= room && frames <= FRAMES_MAX;
+            if !fits && !(alone && write.charge <= active.room(self.mark_room)) {
+                break;
+            }
+            count += 1;
+            if !fits {
+                break;
+            }
+        }
+        count
+    }
+
+    /// Names the next segment; its opening is written with the first batch.
+    fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
+        let need = if cost > self.pool.usual_room() { Need::Large(carry_file_len(cost)) } else { Need::Reserve };
+        let (id, file) = self.pool.take(need)?;
+        let opening = self.opening(writer, id, file.len);
+        self.preparer.wake();
+        self.activate(writer, id, &file, opening);
+        Ok(())
+    }
+
+    /// The opening of the segment `id`, with nothing carried.
+    pub(crate) fn opening(&self, writer: &mut Writer, id: u64, len: u64) -> Opening {
+        let time = self.fs.now_micros().max(writer.last_time);
+        writer.last_time = time;
+        Opening {
+            uuid: self.uuid.0,
+            align_shift: self.align_shift,
+            features: 0,
+            compat: 0,
+            segment: id,
+            salt: self.fs.random() | 1,
+            sequence: writer.take_sequence(),
+            time,
+            pred: writer.pred,
+            carry_len: 0,
+            carry_crc: 0,
+            floor: writer.floor,
+            len,
+            incarnation_next: self.core.lock().logs.incarnation_next,
+        }
+    }
+
+    pub(crate) fn activate(&self, writer: &mut Writer, id: u64, file: &Prepared, opening: Opening) {
+        let segment =
+            Arc::new(Segment::new(id, Arc::clone(&file.file), self.fs.display(&file.path), opening.clone()));
+        self.counters.rotations.add(1);
+        tracing::debug!(segment = id, bytes = opening.len, "a new segment");
+        writer.active = Some(Active {
+            index: IndexBuilder::new(id, opening.salt),
+            segment,
+            pristine: true,
+            at: BATCHES_AT,
+            chain: opening.chain(),
+            sequence: opening.sequence,
+            data: opening.sequence,
+            witnessed: 0,
+            witnessed_synced: 0,
+            closing: false,
+            durable: None,
+        });
+    }
+
+    /// What the header of the next batch in the active segment says.
+    pub(crate) fn spec(&self, active: &Active, sequence: u64, time: u64, flags: Flags) -> BatchSpec {
+        BatchSpec {
+            segment: active.segment.id,
+            salt: active.segment.opening.salt,
+            offset: active.at,
+            sequence,
+            durable_through: active.durable_through(),
+            time,
+            chain: active.chain,
+            flags,
+            align_shift: self.align_shift,
+        }
+    }
+
+    /// Writes the first `count` waiting writes as one batch. They wait on until the write returned.
+    fn write_batch(&self, writer: &mut Writer, count: usize) -> Result<()> {
+        let encoding = Instant::now();
+        let time = self.fs.now_micros().max(writer.last_time);
+        writer.last_time = time;
+        let sequence = writer.take_sequence();
+        let Writer { active, todo, out, .. } = &mut *writer;
+        let Some(active) = active.as_mut() else { return Ok(()) };
+        let frames: Vec<FrameSpec<'_>> = todo.iter().take(count).flat_map(Write::frames).collect();
+        out.clear();
+        let from = if active.pristine { 0 } else { active.at };
+        if active.pristine {
+            write_opening_blocks(&active.segment.opening, out);
+        }
+        let spec = self.spec(active, sequence, time, Flags::NONE);
+        let header = encode_batch(&spec, &frames, out);
+        self.counters.encode.record(encoding.elapsed());
+        let writing = Instant::now();
+        let written = active.segment.file.write_all_at(out, from);
+        self.counters.write.record(writing.elapsed());
+        written.map_err(|e| Error::io(&active.segment.path, "write a batch", e))?;
+        self.counters.batches.add(1);
+        self.counters.bytes_written.add(out.len() as u64);
+        let frames_at = header_at(active.at, 0);
+        active.wrote(&header);
+        let writes: Vec<Write> = todo.drain(..count).collect();
+        writer.unsynced_bytes += writes.iter().map(|write| write.charge).sum::<u64>();
+        writer.unsynced.push(Placed { writes, frames_at });
+        Ok(())
+    }
+
+    /// Syncs the active segment; everything written to it is durable then.
+    fn sync_active(&self, writer: &mut Writer) -> Result<()> {
+        if writer.unsynced.is_empty() {
+            return Ok(());
+        }
+        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let syncing = Instant::now();
+        let synced = active.segment.file.sync_data();
+        self.counters.sync.record(syncing.elapsed());
+        synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
+        self.counters.syncs.add(1);
+        active.synced();
+        self.opening_is_durable(writer);
+        self.settle(writer);
+        Ok(())
+    }
+
+    /// An opening of this life is durable: what it superseded may go.
+    pub(crate) fn opening_is_durable(&self, writer: &mut Writer) {
+        if let Some(active) = &writer.active {
+            let mut core = self.core.lock();
+            core.chain.entry(active.segment.id).or_insert_with(|| Arc::clone(&active.segment));
+        }
+        if !writer.opened {
+            writer.opened = true;
+            let names = std::mem::take(&mut writer.discard);
+            self.add_chore(Chore::Remove(names));
+        }
+    }
+
+    /// Tells the logs where their entries are now, and gives the in-flight bytes back.
+    fn settle(&self, writer: &mut Writer) {
+        let placed = std::mem::take(&mut writer.unsynced);
+        writer.unsynced_bytes = 0;
+        let Some(active) = writer.active.as_mut() else { return };
+        let segment = Arc::clone(&active.segment);
+        let mut freed = 0;
+        let mut frees_space = false;
+        let mut core = self.core.lock();
+        for batch in &placed {
+            let mut header_at = batch.frames_at;
+            for write in &batch.writes {
+                freed += write.charge;
+                for op in &write.ops {
+                    active.index(&op.frame(), header_at, &op.payload);
+                    core.settle(op, &segment, header_at);
+                    frees_space |= op.frees_space();
+                    header_at += FRAME_HEADER_LEN as u64;
+                    if op.kind == Kind::Floor {
+                        writer.floor = writer.floor.max(op.index);
+                    }
+                }
+            }
+            core.unwritten -= batch.writes.len();
+        }
+        if core.unwritten == 0 {
+            core.room = active.room(self.mark_room);
+            self.pool.settle_claims();
+        }
+        drop(core);
+        self.bound.give_back(freed);
+        if frees_space {
+            self.add_chore(Chore::Reclaim);
+        }
+    }
+
+    /// Nothing more is written to the active segment; its index can be. The next opening names its end.
+    pub(crate) fn seal_active(&self, writer: &mut Writer) {
+        let Some(active) = writer.active.take() else { return };
+        let Some(end) = active.durable else {
+            // Nothing of it counts: once a later opening is synced the file may go.
+            writer.discard.push(Segment::name(active.segment.id));
+            writer.opened = false;
+            return;
+        };
+        writer.pred = Some(end);
+        self.add_chore(Chore::Index { segment: active.segment, builder: active.index, end });
+    }
+
+    /// The active segment failed. All that no sync covered goes into a fresh one, under a fresh sync.
+    fn rehome(&self, writer: &mut Writer, cause: &Error) -> Result<()> {
+        self.counters.rehomings.add(1);
+        tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
+        self.abandon_active(writer);
+        self.drive(writer, true)
+    }
+
+    /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
+    pub(crate) fn abandon_active(&self, writer: &mut Writer) {
+        self.seal_active(writer);
+        writer.unsynced_bytes = 0;
+        for placed in std::mem::take(&mut writer.unsynced).into_iter().rev() {
+            for write in placed.writes.into_iter().rev() {
+                writer.todo.push_front(write);
+            }
+        }
+    }
+
+    /// The fresh segment failed, too. Nobody can say what of it is durable.
+    fn fail(&self, writer: &mut Writer, cause: &Error) -> Error {
+        let unknown = cause.recast(
+            ErrorKind::Unknown,
+            "whether the write is durable is not known; reopen the journal to find out",
+        );
+        let closed = cause.recast(ErrorKind::Closed, "the journal closed to writers after two failures in a row");
+        tracing::error!(error = %cause, "the journal closes to writers");
+        writer.failed = Some(unknown.clone());
+        let closed = self.core.lock().closed.get_or_insert(closed).clone();
+        self.bound.close(closed);
+        unknown
+    }
+}

@@ -1,0 +1,103 @@
+//! Creating a journal: its directory, its lock, its first opening, all synced before `create` returns.
+
+use super::files;
+use super::prepare::Prepared;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BATCHES_AT, Opening, write_opening_blocks};
+use crate::fs::{Access, Fs, Lock};
+use crate::segment::Segment;
+use crate::sync::Arc;
+use std::io;
+
+/// The first segment, in which the life that created it may go on.
+pub(super) struct First {
+    pub(super) file: Prepared,
+    pub(super) opening: Opening,
+}
+
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+const TEMPORARY: &str = "journal/create.tmp";
+
+/// Writes the first opening of a journal into `fs`, which holds none.
+///
+/// The file gets its name only when it is synced with its opening in it, so that a directory in which a crash interrupted
+/// this is one without a journal, and not a damaged one.
+pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
+    let io = |path: &'static str, doing: &'static str| {
+        let at = fs.display(path);
+        move |e| Error::io(at, doing, e)
+    };
+    match fs.create_dir(files::JOURNAL) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io(files::JOURNAL, "create the directory")(e));
+        }
+        _ => fs.sync_dir("").map_err(io("", "sync the directory"))?,
+    }
+    let salt = fs.random() | 1;
+    let [high, low] = [fs.random(), fs.random()];
+    let opening = Opening {
+        uuid: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
+        align_shift: super::open::align_shift(config),
+        features: 0,
+        compat: 0,
+        segment: 1,
+        salt,
+        sequence: 1,
+        time: fs.now_micros(),
+        pred: None,
+        carry_len: 0,
+        carry_crc: 0,
+        floor: 1,
+        len: config.segment_bytes,
+        incarnation_next: 1,
+    };
+    let file = match fs.create(TEMPORARY) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let file = fs.open(TEMPORARY, Access::Write).map_err(io(TEMPORARY, "open a left-over file"))?;
+            file.set_len(0).map_err(io(TEMPORARY, "empty a left-over file"))?;
+            file
+        }
+        file => file.map_err(io(TEMPORARY, "create the first segment"))?,
+    };
+    let mut blocks = Vec::new();
+    write_opening_blocks(&opening, &mut blocks);
+    let mut at = BATCHES_AT;
+    while at < opening.len {
+        let step = usize::try_from(opening.len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        file.write_all_at(&ZEROS[..step], at).map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
+        at += step as u64;
+    }
+    file.write_all_at(&blocks, 0).map_err(io(TEMPORARY, "write the first opening"))?;
+    file.sync_data().map_err(io(TEMPORARY, "sync the first segment"))?;
+    let path = Segment::name(1);
+    let named = fs.rename(TEMPORARY, &path).and_then(|()| fs.sync_dir(files::JOURNAL));
+    named.map_err(io(TEMPORARY, "name the first segment"))?;
+    tracing::info!(dir = %fs.display("").display(), "a journal was created");
+    Ok(First { file: Prepared { path, file, len: opening.len }, opening })
+}
+
+/// Whether `fs` holds segments.
+pub(super) fn exists(fs: &Arc<dyn Fs>) -> Result<bool> {
+    match fs.list(files::JOURNAL) {
+        Ok(names) => Ok(names.iter().any(|name| Segment::parse_name(name).is_some())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(Error::io(fs.display(files::JOURNAL), "list the directory", e)),
+    }
+}
+
+/// Takes the lock of the directory, or says who has it.
+pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn Lock>> {
+    let program = std::env::args().next().unwrap_or_default();
+    let name = std::path::Path::new(&program).file_name().map(|n| n.to_string_lossy().into_owned());
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let holder = format!("pid {} ({}) on {host}", std::process::id(), name.unwrap_or_default());
+    fs.lock(files::LOCK, &holder).map_err(|e| {
+        let path = fs.display(files::LOCK);
+        if e.kind() != io::ErrorKind::WouldBlock {
+            return Error::io(path, "take the lock", e);
+        }
+        let holder = fs.holder(files::LOCK).ok().flatten().unwrap_or_else(|| "another process".into());
+        Error::at(ErrorKind::Locked, path, format!("the journal is open in {holder}; close it there first"))
+    })
+}

@@ -1,0 +1,132 @@
+//! Freeing: a purge is logical; this is where files go.
+//!
+//! A segment may go when no entry in it is still there and everything else that only it says was said again above it: each fact judged
+//! alone, each cell, the existence and bounds of each log. The restatements and then the new floor go through the log like any
+//! write; the floor stands in the last batch of them, so that a floor that verifies implies its restatements. Only when it is synced are
+//! files removed. A crash in between leaves files below the floor: they count for nothing, and go later.
+//!
+//! Facts that are restated fit into about as much space as the segment that stated them, so that a full disk can be emptied with the
+//! reserve, one segment at a time.
+
+use super::Shared;
+use super::batch::{What, WriteBatch};
+use crate::error::Result;
+use crate::segment::Segment;
+use crate::types::LogKey;
+
+/// What was freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reclaimed {
+    /// Segment files removed.
+    pub segments: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// One fact to say again.
+struct Restatement {
+    log: LogKey,
+    what: What,
+    bytes: u64,
+}
+
+impl Shared {
+    /// Raises the floor as far as it can go and removes the segments below it.
+    pub(crate) fn reclaim(&self) -> Result<Reclaimed> {
+        let _one = self.reclaiming.lock();
+        let mut freed = Reclaimed::default();
+        while let Some((floor, restatements)) = self.next_floor() {
+            self.raise_floor(floor, &restatements)?;
+            self.remove_below(floor, &mut freed);
+        }
+        Ok(freed)
+    }
+
+    /// The highest floor whose restatements fit into one segment; at least the next segment, if it can go at all.
+    fn next_floor(&self) -> Option<(u64, Vec<Restatement>)> {
+        let core = self.core.lock();
+        core.closed.is_none().then_some(())?;
+        let newest = *core.chain.keys().next_back()?;
+        let goal = core.logs.lowest_live().unwrap_or(newest).min(newest);
+        let floors: Vec<u64> = core.chain.keys().copied().filter(|id| *id > core.floor && *id <= goal).skip_while(|id| {
+            // The lowest segment of the chain frees nothing as a floor.
+            core.chain.keys().next() == Some(id)
+        }).collect();
+        let room = self.pool.usual_room() / 2;
+        let mut best = None;
+        for floor in floors {
+            let facts = restatements(&core.logs, floor);
+            let bytes: u64 = facts.iter().map(|fact| fact.bytes).sum();
+            if best.is_some() && bytes > room {
+                break;
+            }
+            best = Some((floor, facts));
+        }
+        best
+    }
+
+    fn raise_floor(&self, floor: u64, restatements: &[Restatement]) -> Result<()> {
+        let room = (self.pool.usual_room() / 2).min(self.config.in_flight_bytes);
+        let mut batch = WriteBatch::new();
+        let mut bytes = 0;
+        for fact in restatements {
+            if bytes + fact.bytes > room && !batch.is_empty() {
+                self.write_control(std::mem::take(&mut batch))?;
+                bytes = 0;
+            }
+            bytes += fact.bytes;
+            batch.push(fact.log, fact.what, &[]);
+        }
+        batch.push(LogKey(0), What::Floor(floor), &[]);
+        self.write_control(batch)?;
+        self.core.lock().floor = floor;
+        tracing::info!(floor, restated = restatements.len(), "the floor rose");
+        Ok(())
+    }
+
+    fn remove_below(&self, floor: u64, freed: &mut Reclaimed) {
+        let gone = {
+            let mut core = self.core.lock();
+            let kept = core.chain.split_off(&floor);
+            std::mem::replace(&mut core.chain, kept)
+        };
+        for (id, segment) in gone {
+            let removed = self.remove_segment(id);
+            freed.segments += u64::from(removed);
+            freed.bytes += if removed { segment.opening.len } else { 0 };
+        }
+        self.counters.segments_freed.add(freed.segments);
+    }
+
+    /// Removes a segment's file and its index; false if the file could not be removed (it counts for nothing all the same).
+    pub(crate) fn remove_segment(&self, id: u64) -> bool {
+        // Fails where there is no index; one without its segment is removed at a later open.
+        let _no_index = self.fs.remove(&Segment::index_name(id));
+        match self.fs.remove(&Segment::name(id)) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(segment = id, %error, "a segment that is not needed could not be removed");
+                false
+            }
+        }
+    }
+}
+
+/// Everything whose latest durable statement lies below `floor`.
+fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
+    let mut facts = Vec::new();
+    for (log, state) in logs.iter() {
+        let below = |at: u64| at != 0 && at < floor;
+        if below(state.identity_at) || below(state.purged_at) {
+            facts.push(Restatement { log, what: What::RestateFacts, bytes: 48 + 64 });
+        }
+        for (id, cell) in &state.cells {
+            if cell.place.as_ref().is_some_and(|(segment, _)| segment.id < floor) {
+                let bytes = 48 + cell.value.as_ref().map_or(0, |v| v.len() as u64);
+                facts.push(Restatement { log, what: What::RestateCell(*id), bytes });
+            }
+        }
+    }
+    facts
+}

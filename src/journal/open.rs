@@ -1,0 +1,212 @@
+//! Opening a journal: recover, carry what is not proven, start the threads.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::commit::Writer;
+use super::completions::Completions;
+use super::create::{self, First};
+use super::prepare::{Found, MARK_ROOM, Pool, Prepared, Sizes, carry_file_len};
+use super::queue::Queue;
+use super::recover::{Mode, Recovered, recover};
+use super::room::Bound;
+use super::{Activity, Chore, Core, Shared, Uuid, background, files};
+use crate::config::{Alignment, Background, Config};
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{BATCHES_AT, End};
+use crate::fs::{Access, Fs, Lock};
+use crate::metrics::Counters;
+use crate::segment::Segment;
+use crate::segment::read::BlockCache;
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, Mutex, Signal};
+
+/// What `open` does about a directory with or without a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    Existing,
+    New,
+    Either,
+}
+
+pub(super) fn align_shift(config: &Config) -> u16 {
+    match config.alignment {
+        Alignment::Bytes8 => 3,
+        Alignment::Bytes4096 => 12,
+    }
+}
+
+/// Opens the journal in `fs` (or creates it), and returns when everything that an earlier life acknowledged, and everything
+/// else of it that was found, is durable.
+pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<Shared>> {
+    config.validate()?;
+    let started = Instant::now();
+    let exists = create::exists(fs)?;
+    if !exists && want == Want::Existing {
+        let text = "there is no journal here; check that the disk is mounted, or create one";
+        return Err(Error::at(ErrorKind::NotFound, fs.display(""), text));
+    }
+    let lock = create::lock(fs)?;
+    let exists = create::exists(fs)?;
+    if exists && want == Want::New {
+        let text = "there is a journal here already; open it instead";
+        return Err(Error::at(ErrorKind::Invalid, fs.display(""), text));
+    }
+    let first = if exists { None } else { Some(create::create(fs, &config)?) };
+    let mut recovered = recover(fs, &config, Mode::Writer)?;
+    let tail = std::mem::take(&mut recovered.tail);
+    let mut shared = build(fs, config, recovered, first, lock)?;
+    let carrying = Instant::now();
+    if !tail.is_empty() {
+        shared.carry(&tail)?;
+    }
+    shared.report.carry = carrying.elapsed();
+    shared.report.total = started.elapsed();
+    shared.fill_reserve();
+    let shared = Arc::new(shared);
+    if let Err(error) = background::start(&shared) {
+        shared.shut()?;
+        return Err(error);
+    }
+    Ok(shared)
+}
+
+fn build(
+    fs: &Arc<dyn Fs>,
+    config: Config,
+    recovered: Recovered,
+    first: Option<First>,
+    lock: Box<dyn Lock>,
+) -> Result<Shared> {
+    let mark_room = if config.alignment == Alignment::Bytes4096 { 4096 } else { MARK_ROOM };
+    let found = preparations(fs, &recovered)?;
+    let sizes = Sizes {
+        segment_bytes: config.segment_bytes,
+        mark_room,
+        ahead: config.segments_ahead,
+        carry_len: carry_file_len(2 * config.in_flight_bytes),
+    };
+    let threaded = config.background == Background::Threads;
+    let completions = if threaded { Completions::threaded() } else { Completions::inline() };
+    let committer = Arc::new(Signal::new());
+    let mut logs = recovered.logs;
+    logs.incarnation_next = logs.incarnation_next.max(recovered.incarnation_next);
+    let chain = recovered.chain.iter().map(|segment| (segment.id, Arc::clone(segment))).collect();
+    let floor = if recovered.floor_proven { recovered.floor } else { 0 };
+    let mut writer = Writer::new(recovered.pred, recovered.next_sequence, recovered.last_time, floor);
+    writer.discard = recovered.discard;
+    let mut chores = VecDeque::new();
+    for missing in recovered.missing_indexes {
+        chores.push_back(Chore::Rebuilt { segment: missing.segment, bytes: missing.bytes });
+    }
+    let core =
+        Core { logs, serial: 0, closed: None, shut: false, unwritten: 0, room: 0, floor: recovered.floor, chain };
+    let now = Instant::now();
+    let activity = Activity { last: now, unsynced_since: None, marked: true, mark_synced: true };
+    let shared = Shared {
+        uuid: Uuid(recovered.uuid),
+        report: recovered.report,
+        counters: Counters::default(),
+        core: Mutex::new(core),
+        cache: BlockCache::new(config.index_cache_bytes),
+        align_shift: align_shift(&config),
+        mark_room,
+        writer: Mutex::new(writer),
+        queue: Queue::new(completions.clone(), Arc::clone(&committer)),
+        pool: Pool::new(Arc::clone(fs), sizes, found),
+        bound: Arc::new(Bound::new(config.in_flight_bytes)),
+        completions,
+        committer,
+        preparer: Arc::new(Signal::new()),
+        chores: Mutex::new(chores),
+        activity: Mutex::new(activity),
+        asleep: AtomicBool::new(false),
+        sync_wanted: AtomicBool::new(false),
+        stopping: AtomicBool::new(false),
+        reclaiming: Mutex::new(()),
+        lock: Mutex::new(Some(lock)),
+        threads: Mutex::new(Vec::new()),
+        fs: Arc::clone(fs),
+        config,
+    };
+    if let Some(first) = first {
+        shared.go_on_in(first);
+    }
+    Ok(shared)
+}
+
+/// What earlier lives prepared and did not use.
+fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
+    let dir = fs.display(files::JOURNAL);
+    let names = fs.list(files::JOURNAL).map_err(|e| Error::io(&dir, "list the directory", e))?;
+    let mut found = Found { next_id: recovered.next_segment, next_number: 1, ..Found::default() };
+    for name in names {
+        let Some((number, extension)) = name.split_once('.') else { continue };
+        let path = format!("{}/{name}", files::JOURNAL);
+        match (number.parse::<u64>(), extension) {
+            (Ok(number), "spare") => {
+                found.next_number = found.next_number.max(number + 1);
+                let io = |e| Error::io(fs.display(&path), "open a spare file", e);
+                let file = fs.open(&path, Access::Write).map_err(io)?;
+                let len = file.len().map_err(io)?;
+                found.spares.push(Prepared { path, file, len });
+            }
+            (Ok(number), "tmp") => {
+                found.next_number = found.next_number.max(number + 1);
+                found.stale.push(path);
+            }
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+impl Shared {
+    /// The life that created the journal goes on in its first segment.
+    fn go_on_in(&self, first: First) {
+        let mut writer = self.writer.lock();
+        let id = first.opening.segment;
+        let end = End {
+            segment: id,
+            offset: BATCHES_AT,
+            sequence: first.opening.sequence,
+            chain: first.opening.chain(),
+        };
+        self.activate(&mut writer, id, &first.file, first.opening);
+        writer.pred = None;
+        writer.opened = true;
+        if let Some(active) = writer.active.as_mut() {
+            active.pristine = false;
+            active.durable = Some(end);
+            let mut core = self.core.lock();
+            core.chain.insert(id, Arc::clone(&active.segment));
+            core.room = active.room(self.mark_room);
+        }
+    }
+
+    /// The reserve stands before anything is acknowledged, so that a full disk is met by an append and not by a vote. A disk that
+    /// is full already is no reason not to open.
+    fn fill_reserve(&self) {
+        loop {
+            match self.pool.step() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the reserve is not complete");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Removes files that count for nothing. One that cannot be removed is left to a later life.
+    pub(super) fn remove_files(&self, names: &[String]) {
+        for name in names {
+            if let Some(id) = name.rsplit('/').next().and_then(Segment::parse_name) {
+                self.remove_segment(id);
+            } else if let Err(error) = self.fs.remove(name) {
+                tracing::debug!(name, %error, "a left-over file could not be removed");
+            }
+        }
+    }
+}

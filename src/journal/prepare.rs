@@ -1,0 +1,371 @@
+//! The preparer: names and zeros ahead of need, so that a commit waits for neither.
+//!
+//! A file is created under a name that means nothing (`<n>.tmp`), written full of zeros, synced, and renamed to `<n>.spare`. One
+//! spare is given the next segment's name ahead of time, and the directory is synced: from then on a commit may write to it. A
+//! segment id that has been overtaken by a larger one is never used: its file goes back to the spares. Ids so rise along the chain.
+//!
+//! Zeros are written, not merely allocated: a write into allocated space makes each later sync commit file-system metadata.
+//!
+//! The *reserve* is one spare that appends never take and one that is large enough for whatever a crash may leave to be carried.
+//! With them a full disk still opens, sets cells, truncates, purges and deletes.
+
+use std::collections::VecDeque;
+
+use super::files;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::BATCHES_AT;
+use crate::fs::{Access, File, Fs};
+use crate::segment::Segment;
+use crate::sync::{Arc, Mutex};
+
+/// What a segment keeps free at its end for the closing mark: its block, and what fills up to it.
+pub(crate) const MARK_ROOM: u64 = 4096 + 96;
+/// Spares kept for operations that free space, beside those for appends.
+const RESERVE_FILES: usize = 1;
+const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// A zeroed file; its name is known to the directory as it is.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) path: String,
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) len: u64,
+}
+
+/// Zeroed files and the names of segments to come.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    fs: Arc<dyn Fs>,
+    segment_bytes: u64,
+    mark_room: u64,
+    ahead: usize,
+    state: Mutex<State>,
+    /// Held by whoever makes or names a file. Taken before `state`.
+    maker: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Named `.seg` and synced in the directory: the next segment.
+    named: Option<(u64, Prepared)>,
+    /// Of the usual size.
+    spares: VecDeque<Prepared>,
+    /// For entries larger than a segment: made, and spoken for in the order of their writes.
+    large: Vec<Prepared>,
+    large_claimed: VecDeque<Prepared>,
+    /// For a tail to be carried.
+    carry: Option<Prepared>,
+    /// Left-overs of an earlier life that may be written anew.
+    stale: Vec<String>,
+    /// How many of `named` and `spares` are spoken for by admitted writes.
+    claimed: usize,
+    /// Size that `carry` must have.
+    carry_len: u64,
+    next_id: u64,
+    next_number: u64,
+    /// The disk was full at the last attempt.
+    full: bool,
+}
+
+/// Which file a write asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// One of the usual size, out of those for appends.
+    Usual,
+    /// One of the usual size, the reserve included.
+    Reserve,
+    /// One of its own, of at least this many bytes.
+    Large(u64),
+}
+
+impl Pool {
+    /// `spares` are the `.spare` files found at open, `stale` the `.tmp` files; ids and numbers continue above all seen.
+    pub(crate) fn new(fs: Arc<dyn Fs>, sizes: Sizes, found: Found) -> Pool {
+        let mut spares = VecDeque::new();
+        let mut carry: Option<Prepared> = None;
+        for spare in found.spares {
+            if spare.len == sizes.segment_bytes {
+                spares.push_back(spare);
+            } else if carry.as_ref().is_none_or(|c| c.len < spare.len) {
+                carry = Some(spare);
+            }
+        }
+        let state = State {
+            named: None,
+            spares,
+            large: Vec::new(),
+            large_claimed: VecDeque::new(),
+            carry,
+            stale: found.stale,
+            claimed: 0,
+            carry_len: sizes.carry_len,
+            next_id: found.next_id,
+            next_number: found.next_number,
+            full: false,
+        };
+        Pool {
+            fs,
+            segment_bytes: sizes.segment_bytes,
+            mark_room: sizes.mark_room,
+            ahead: sizes.ahead,
+            state: Mutex::new(state),
+            maker: Mutex::new(()),
+        }
+    }
+
+    /// Bytes of batches that a file of the usual size holds.
+    pub(crate) fn usual_room(&self) -> u64 {
+        self.segment_bytes - BATCHES_AT - self.mark_room
+    }
+
+    /// Speaks for a file; false if there is none to speak for.
+    pub(crate) fn claim(&self, need: Need) -> bool {
+        let mut state = self.state.lock();
+        let spoken = match need {
+            Need::Usual => state.free() > RESERVE_FILES,
+            Need::Reserve => state.free() > 0,
+            Need::Large(len) => {
+                let at = state.large.iter().position(|file| file.len >= len);
+                let file = at.map(|at| state.large.swap_remove(at));
+                let found = file.is_some();
+                state.large_claimed.extend(file);
+                return found;
+            }
+        };
+        state.claimed += usize::from(spoken);
+        spoken
+    }
+
+    /// Forgets every claim: all admitted writes have their place.
+    pub(crate) fn settle_claims(&self) {
+        let mut state = self.state.lock();
+        state.claimed = 0;
+        let unused = std::mem::take(&mut state.large_claimed);
+        state.large.extend(unused);
+    }
+
+    /// The disk was full when a file was last asked for.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().full
+    }
+
+    /// Bytes in spares that appends never take.
+    pub(crate) fn reserve_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        let usual = (state.spares.len() + usize::from(state.named.is_some())).min(RESERVE_FILES) as u64;
+        usual * self.segment_bytes + state.carry.as_ref().map_or(0, |c| c.len)
+    }
+
+    /// From now on a tail of `bytes` must find a file.
+    pub(crate) fn raise_carry(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        let len = carry_file_len(bytes);
+        state.carry_len = state.carry_len.max(len);
+    }
+
+    /// Whether a file for a tail of `bytes` stands ready.
+    pub(crate) fn carry_stands(&self, bytes: u64) -> bool {
+        let len = carry_file_len(bytes);
+        self.state.lock().carry.as_ref().is_some_and(|c| c.len >= len)
+    }
+
+    /// Makes one missing file, if any is missing; true if it made one. `NoSpace` if the disk is full.
+    pub(crate) fn step(&self) -> Result<bool> {
+        let _maker = self.maker.lock();
+        let (want_carry, want_spare, want_name) = {
+            let state = self.state.lock();
+            let carry = state.carry.as_ref().is_none_or(|c| c.len < state.carry_len);
+            let spare = state.free() < self.ahead + RESERVE_FILES;
+            (carry.then_some(state.carry_len), spare, state.named.is_none() && !state.spares.is_empty())
+        };
+        if want_name {
+            return self.name_next().map(|()| true);
+        }
+        if want_spare {
+            let made = self.make(self.segment_bytes)?;
+            self.state.lock().spares.push_back(made);
+            return Ok(true);
+        }
+        if let Some(len) = want_carry {
+            let made = self.make(len)?;
+            let old = self.state.lock().carry.replace(made);
+            if let Some(old) = old {
+                self.remove(&old.path);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Makes a file of `len` bytes for an entry larger than a segment.
+    pub(crate) fn make_large(&self, len: u64) -> Result<()> {
+        let _maker = self.maker.lock();
+        if self.state.lock().large.iter().any(|file| file.len >= len) {
+            return Ok(());
+        }
+        let made = self.make(len)?;
+        self.state.lock().large.push(made);
+        Ok(())
+    }
+
+    /// The file for the next segment, already named so and synced in the directory. Makes one if none is ready.
+    pub(crate) fn take(&self, need: Need) -> Result<(u64, Prepared)> {
+        let _maker = self.maker.lock();
+        if let Need::Large(len) = need {
+            let mut state = self.state.lock();
+            let at = state.large_claimed.iter().position(|file| file.len >= len);
+            let found = at.and_then(|at| state.large_claimed.remove(at));
+            drop(state);
+            let file = found.map_or_else(|| self.make(len), Ok)?;
+            self.retire_named();
+            return self.name(file);
+        }
+        if self.state.lock().named.is_none() {
+            if self.state.lock().spares.is_empty() {
+                let made = self.make(self.segment_bytes)?;
+                self.state.lock().spares.push_back(made);
+            }
+            self.name_next()?;
+        }
+        let mut state = self.state.lock();
+        state.claimed = state.claimed.saturating_sub(1);
+        let named = state.named.take();
+        drop(state);
+        named.ok_or_else(|| Error::new(ErrorKind::Busy, "no segment is ready"))
+    }
+
+    /// A file for an opening that carries `bytes`: the smallest that will do, made if there is none.
+    pub(crate) fn take_for_carry(&self, bytes: u64) -> Result<(u64, Prepared)> {
+        let len = carry_file_len(bytes);
+        let _maker = self.maker.lock();
+        let mut state = self.state.lock();
+        let carry = state.carry.take_if(|carry| carry.len >= len);
+        let usual = if carry.is_none() && len <= self.segment_bytes { state.spares.pop_front() } else { None };
+        drop(state);
+        let file = carry.or(usual).map_or_else(|| self.make(len), Ok)?;
+        self.retire_named();
+        self.name(file)
+    }
+
+    /// Gives the next segment's name to a spare, ahead of need. The caller holds `maker`.
+    fn name_next(&self) -> Result<()> {
+        let Some(spare) = self.state.lock().spares.pop_front() else { return Ok(()) };
+        let named = self.name(spare)?;
+        self.state.lock().named = Some(named);
+        Ok(())
+    }
+
+    fn name(&self, mut file: Prepared) -> Result<(u64, Prepared)> {
+        let id = {
+            let mut state = self.state.lock();
+            state.next_id += 1;
+            state.next_id - 1
+        };
+        let path = Segment::name(id);
+        let named = self.fs.rename(&file.path, &path).and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        named.map_err(|e| Error::io(self.fs.display(&path), "name the next segment", e))?;
+        file.path = path;
+        Ok((id, file))
+    }
+
+    /// Takes the name from a segment that was overtaken: its id will never be used.
+    fn retire_named(&self) {
+        let mut state = self.state.lock();
+        let Some((_, mut file)) = state.named.take() else { return };
+        let path = state.number("spare");
+        drop(state);
+        // Not synced: under either name it is full of zeros, and the rename of the overtaking file syncs the directory.
+        if self.fs.rename(&file.path, &path).is_ok() {
+            file.path = path;
+            self.state.lock().spares.push_front(file);
+        }
+    }
+
+    /// A zeroed, synced file of `len` bytes under a spare's name. The caller holds `maker`.
+    fn make(&self, len: u64) -> Result<Prepared> {
+        let (old, fresh) = {
+            let mut state = self.state.lock();
+            let old = state.stale.pop();
+            (old, state.number("tmp"))
+        };
+        let temporary = old.clone().unwrap_or(fresh);
+        let result = self.zeroed(&temporary, old.is_some(), len);
+        let mut state = self.state.lock();
+        let file = match result {
+            Ok(file) => file,
+            Err(error) => {
+                state.full = error.kind() == ErrorKind::NoSpace;
+                drop(state);
+                self.remove(&temporary);
+                return Err(error);
+            }
+        };
+        state.full = false;
+        let path = state.number("spare");
+        drop(state);
+        let renamed = self.fs.rename(&temporary, &path).and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        renamed.map_err(|e| Error::io(self.fs.display(&path), "name a spare file", e))?;
+        Ok(Prepared { path, file, len })
+    }
+
+    fn zeroed(&self, path: &str, exists: bool, len: u64) -> Result<Arc<dyn File>> {
+        let io = |doing: &'static str| move |e| Error::io(self.fs.display(path), doing, e);
+        let file = if exists {
+            let file = self.fs.open(path, Access::Write).map_err(io("open a left-over file"))?;
+            file.set_len(0).map_err(io("empty a left-over file"))?;
+            file
+        } else {
+            self.fs.create(path).map_err(io("create a segment file"))?
+        };
+        let mut at = 0;
+        while at < len {
+            let step = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            file.write_all_at(&ZEROS[..step], at).map_err(io("fill a segment file with zeros"))?;
+            at += step as u64;
+        }
+        file.sync_data().map_err(io("sync a zeroed file"))?;
+        Ok(file)
+    }
+
+    /// Removes a file that never held data.
+    fn remove(&self, path: &str) {
+        if let Err(error) = self.fs.remove(path) {
+            tracing::debug!(path, %error, "a spare file could not be removed");
+        }
+    }
+}
+
+impl State {
+    /// Files that nobody has spoken for.
+    fn free(&self) -> usize {
+        (self.spares.len() + usize::from(self.named.is_some())).saturating_sub(self.claimed)
+    }
+
+    fn number(&mut self, extension: &str) -> String {
+        self.next_number += 1;
+        format!("{}/{}.{extension}", files::JOURNAL, self.next_number - 1)
+    }
+}
+
+/// Settings of a [`Pool`], in bytes and files.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    pub(crate) segment_bytes: u64,
+    pub(crate) mark_room: u64,
+    pub(crate) ahead: usize,
+    pub(crate) carry_len: u64,
+}
+
+/// What `open` found of an earlier life's preparations.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) spares: Vec<Prepared>,
+    pub(crate) stale: Vec<String>,
+    pub(crate) next_id: u64,
+    pub(crate) next_number: u64,
+}
+
+/// Length of a file for an opening that carries a batch of `bytes`, with room for marks behind it.
+pub(crate) fn carry_file_len(bytes: u64) -> u64 {
+    (BATCHES_AT + bytes + 2 * MARK_ROOM).next_multiple_of(4096)
+}

@@ -1,0 +1,147 @@
+//! Reading a damaged segment as far as it goes, for a view: what verifies is served, what does not is a finding.
+
+use crate::error::Result;
+use crate::format::{Kind, header_at};
+use crate::segment::Segment;
+use crate::segment::verdict::{Decision, Found, decide};
+use crate::segment::walk::{BadPlace, Batch, Depth, Rest, Step, Walk};
+
+use super::super::report::{Finding, FindingKind};
+use super::Context;
+use super::chain::LooseFrame;
+use super::last::extent;
+
+/// What could be read.
+pub(super) struct Read {
+    pub(super) frames: Vec<LooseFrame>,
+    pub(super) batches: u64,
+}
+
+/// Reads `segment` up to the offset `to`. Everything up to the sequence `witnessed` was acknowledged; behind it the first
+/// bad place ends the reading, and is judged by others.
+pub(super) fn read(
+    context: &mut Context<'_>,
+    segment: &Segment,
+    to: u64,
+    witnessed: u64,
+    depth: Depth,
+) -> Result<Read> {
+    let mut walk = Walk::new(segment, to, depth, true)?;
+    let mut out = Read { frames: Vec::new(), batches: 0 };
+    loop {
+        match walk.step()? {
+            Step::Full => break,
+            Step::Batch(batch) => {
+                if batch.header.sequence > witnessed && context.live() {
+                    break;
+                }
+                out.batches += 1;
+                context.progress(u64::from(batch.header.len));
+                take_batch(context, segment, &mut walk, &mut out, &batch)?;
+            }
+            Step::Bad(bad) => {
+                let known = extent(&bad);
+                let hole = walk.window().hole_in(known.start..known.end.max(known.start + 1));
+                let found = Found {
+                    readable: hole.is_none(),
+                    valid: false,
+                    witnessed: bad.sequence <= witnessed,
+                    blank: false,
+                };
+                let kind = match decide(found) {
+                    Decision::Unreadable => FindingKind::Unreadable,
+                    Decision::Damaged => FindingKind::Damaged,
+                    Decision::Keep | Decision::End | Decision::Torn => break,
+                };
+                if !pass(context, segment, &mut walk, &mut out, bad, kind)? {
+                    break;
+                }
+            }
+        }
+    }
+    if walk.end().sequence < witnessed && walk.end().offset >= to {
+        let what = "the segment ends before everything that was acknowledged";
+        context.damage(Finding::new(FindingKind::Damaged, segment.path.clone(), to..to, what))?;
+    }
+    Ok(out)
+}
+
+/// Reports a bad place and goes on behind it; false if there is nothing behind it.
+fn pass(
+    context: &mut Context<'_>,
+    segment: &Segment,
+    walk: &mut Walk<'_>,
+    out: &mut Read,
+    bad: BadPlace,
+    kind: FindingKind,
+) -> Result<bool> {
+    if let Some(rest) = bad.rest {
+        let place = Finding::new(kind, segment.path.clone(), rest.header.offset..rest.header.end(), bad.what);
+        take_rest(context, walk, out, &rest, &place)?;
+        walk.skip(&rest.header);
+        return Ok(true);
+    }
+    let next = walk.scan(bad.at + 1, Some(bad.sequence))?;
+    let end = next.stop.as_ref().map_or(next.end, |header| header.offset);
+    context.damage(Finding::new(kind, segment.path.clone(), bad.at..end, bad.what))?;
+    if let Some(header) = &next.stop {
+        walk.resume(header);
+    }
+    Ok(next.stop.is_some())
+}
+
+fn take_batch(
+    context: &mut Context<'_>,
+    segment: &Segment,
+    walk: &mut Walk<'_>,
+    out: &mut Read,
+    batch: &Batch,
+) -> Result<()> {
+    for (i, frame) in batch.frames.iter().enumerate() {
+        let at = header_at(batch.header.offset, i);
+        let mut payload = None;
+        if matches!(frame.kind, Kind::Facts | Kind::Floor) {
+            payload = walk.payload(frame, at)?.map(bytes::Bytes::copy_from_slice);
+            if payload.is_none() {
+                let place = at..at + u64::from(frame.len);
+                let what = "a restatement does not match its checksum";
+                let finding = Finding::new(FindingKind::Damaged, segment.path.clone(), place, what);
+                context.damage(finding.about(frame.log, None))?;
+                continue;
+            }
+        }
+        out.frames.push(LooseFrame { frame: *frame, header_at: at, payload });
+    }
+    Ok(())
+}
+
+/// The frames of a batch that is damaged in part. An entry whose payload is bad keeps its place, so that the ones
+/// behind it are found, and reading it says `Damaged`; so does a cell.
+fn take_rest(
+    context: &mut Context<'_>,
+    walk: &mut Walk<'_>,
+    out: &mut Read,
+    rest: &Rest,
+    place: &Finding,
+) -> Result<()> {
+    out.batches += 1;
+    if rest.unknown {
+        context.damage(place.clone())?;
+    }
+    for (i, frame, sound) in &rest.frames {
+        let at = header_at(rest.header.offset, usize::try_from(*i).unwrap_or(usize::MAX));
+        if !sound {
+            let range = (frame.kind == Kind::Append).then(|| frame.index..frame.index.saturating_add(1));
+            context.damage(place.clone().about(frame.log, range))?;
+        }
+        let mut payload = None;
+        if matches!(frame.kind, Kind::Facts | Kind::Floor) {
+            payload = walk.payload(frame, at)?.map(bytes::Bytes::copy_from_slice);
+            if payload.is_none() {
+                continue;
+            }
+        }
+        out.frames.push(LooseFrame { frame: *frame, header_at: at, payload });
+    }
+    Ok(())
+}

@@ -1,0 +1,428 @@
+//! Recovery: reads a directory and says what the journal is. Changes nothing on disk, ever.
+//!
+//! 1. *Candidates*: every segment file with its opening. Foreign files and newer versions end it here.
+//! 2. *Last*: the segment of highest id whose unit verifies or is witnessed; what stands above it is void. It is walked
+//!    in full and its first bad place is judged: end, torn, or damage.
+//! 3. *Chain*: from there back to the floor. Each segment must reach the end that its successor recorded.
+//! 4. *Replay*: what the logs hold, up to the proven end. Behind it stands the *tail*, which the next life writes again.
+//!
+//! A writer refuses damage with the place; a view reads on and lists it. Bytes that the system does not give are never
+//! taken for a tear.
+
+mod candidates;
+mod chain;
+mod last;
+mod lenient;
+mod replay;
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{End, Frame, Kind};
+use crate::fs::Fs;
+use crate::segment::Segment;
+use crate::sync::Arc;
+
+use self::candidates::Candidates;
+use self::chain::{Chain, Content};
+use self::last::{Above, Survey};
+use super::report::{Finding, FindingKind, OpenReport, Verdict};
+use super::state::{Logs, Replayed};
+
+pub(crate) use self::chain::Counted;
+pub(crate) use self::replay::read_cell;
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// The process that holds the lock and will write: damage is refused.
+    Writer,
+    /// Somebody who only looks: damage is listed and read around. `live`: beside a writer, whose unproven bytes are
+    /// neither torn nor damaged but not there yet; otherwise they are shown as a writer would find them.
+    View { live: bool },
+}
+
+/// What a directory holds.
+pub(crate) struct Recovered {
+    pub(crate) uuid: [u8; 16],
+    /// The segments of the journal, ascending from the floor. The last one is that of `pred`: a last segment of which
+    /// nothing is proven is not among them (in a view, if it shows the tail, it is).
+    pub(crate) chain: Vec<Arc<Segment>>,
+    /// The logs up to `pred`; in a view without a writer, with the tail.
+    pub(crate) logs: Logs,
+    /// What stands behind `pred`, in order, marks left out. Empty in a view.
+    pub(crate) tail: Vec<TailFrame>,
+    /// Where the proven part ends: what the next opening names as its predecessor. `None` if nothing was ever proven.
+    pub(crate) pred: Option<End>,
+    /// Lowest segment that the journal needs; 0 or 1: all.
+    pub(crate) floor: u64,
+    /// Whether that floor is proven, without what this life may write.
+    pub(crate) floor_proven: bool,
+    /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
+    /// opening, and not before.
+    pub(crate) discard: Vec<String>,
+    /// Sequence of the next opening or batch.
+    pub(crate) next_sequence: u64,
+    /// Id of the next segment.
+    pub(crate) next_segment: u64,
+    /// Lowest incarnation never given to a log.
+    pub(crate) incarnation_next: u64,
+    /// Highest time in any valid header, in microseconds since 1970.
+    pub(crate) last_time: u64,
+    /// The last thing in the journal is a closing mark that covers everything.
+    pub(crate) clean: bool,
+    /// There is a tail.
+    pub(crate) unproven: bool,
+    /// What is wrong. Of a writer: torn ends only, since all else is refused.
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) report: OpenReport,
+    /// Segments whose index is missing or bad, with the bytes it should have. They serve from memory meanwhile; see
+    /// [`Segment::seal`].
+    pub(crate) missing_indexes: Vec<MissingIndex>,
+    /// What the segments hold. Batches only of those that were walked.
+    pub(crate) counted: Counted,
+}
+
+/// A frame behind the proven end, with its payload.
+#[derive(Clone, Debug)]
+pub(crate) struct TailFrame {
+    pub(crate) frame: Frame,
+    pub(crate) payload: Bytes,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) header_at: u64,
+}
+
+/// An index to be written.
+pub(crate) struct MissingIndex {
+    pub(crate) segment: Arc<Segment>,
+    /// Path below the root.
+    pub(crate) name: String,
+    pub(crate) bytes: Bytes,
+}
+
+/// Reads the journal below the root of `fs`.
+///
+/// Errors: `NotFound` if there is none. `Invalid`, `Unsupported`: files that are not this journal's, or of a newer
+/// version. `Damaged`: acknowledged bytes are missing (a writer only, or if nothing at all is left). `Io`: bytes that
+/// are needed could not be read. Nothing was changed in any case.
+pub(crate) fn recover(fs: &Arc<dyn Fs>, config: &Config, mode: Mode) -> Result<Recovered> {
+    recover_observed(fs, config, mode, &mut |_| {})
+}
+
+/// The same; `progress` is told how many more bytes were walked.
+pub(crate) fn recover_observed(
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    mode: Mode,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Recovered> {
+    let mut found = attempt(fs, config, mode, progress);
+    if mode != (Mode::View { live: true }) {
+        return found;
+    }
+    // Beside a writer, files go and bytes appear between one read and the next: damage is what is seen twice.
+    for _again in 0..LIVE_ATTEMPTS {
+        if matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage)) {
+            break;
+        }
+        let next = attempt(fs, config, mode, progress);
+        let same = complaint(&found) == complaint(&next);
+        found = next;
+        if same {
+            break;
+        }
+    }
+    found
+}
+
+/// How often a view beside a writer looks again.
+const LIVE_ATTEMPTS: usize = 8;
+
+/// More findings than this are not listed.
+const FINDINGS_MAX: usize = 10_000;
+
+/// What is wrong, for comparison: the floor and the places.
+fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
+    match found {
+        Ok(recovered) => {
+            let damage = recovered.findings.iter().filter(|finding| finding.is_damage());
+            (recovered.floor, damage.map(|finding| (finding.path.clone(), finding.offset)).collect())
+        }
+        Err(e) => {
+            let path = e.path().map(PathBuf::from).unwrap_or_default();
+            (u64::MAX, vec![(path, e.offset().unwrap_or(0))])
+        }
+    }
+}
+
+fn attempt(fs: &Arc<dyn Fs>, config: &Config, mode: Mode, progress: &mut dyn FnMut(u64)) -> Result<Recovered> {
+    let mut context = Context {
+        fs: &**fs,
+        mode,
+        verify: config.verify_on_open,
+        findings: Vec::new(),
+        warnings: Vec::new(),
+        progress,
+    };
+    let started = Instant::now();
+    let candidates = candidates::read(&mut context)?;
+    let listed = Instant::now();
+    let (last, above) = last::find(&mut context, &candidates)?;
+    let survey = survey(&mut context, &last)?;
+    let chain = walk(&mut context, &candidates, &last, &survey)?;
+    let proven = Instant::now();
+    let mut recovered = assemble(&mut context, &candidates, &last, above, survey, chain)?;
+    let report = &mut recovered.report;
+    report.list = listed - started;
+    report.structure = proven - listed;
+    report.replay = proven.elapsed();
+    report.total = started.elapsed();
+    tell(&recovered);
+    Ok(recovered)
+}
+
+/// Walks the last segment. What cannot be read ends a writer's attempt.
+fn survey(context: &mut Context<'_>, last: &Arc<Segment>) -> Result<Survey> {
+    match last::survey(context, last, false) {
+        Err(e) if context.lenient() => {
+            context.unreadable(e)?;
+            last::survey(context, last, true)
+        }
+        other => other,
+    }
+}
+
+/// The journal's segments with what they do, from the floor on.
+fn walk(
+    context: &mut Context<'_>,
+    candidates: &Candidates,
+    last: &Arc<Segment>,
+    survey: &Survey,
+) -> Result<Chain> {
+    let mut chain = Chain::new();
+    chain.raise_floor(context, last, last.opening.floor, survey.durable_through != 0)?;
+    for frame in survey.unproven.iter().flat_map(|batch| &batch.frames) {
+        if frame.kind == Kind::Floor {
+            chain.raise_floor(context, last, frame.index, false)?;
+        }
+    }
+    if let Some(bad) = &survey.damage {
+        if !context.lenient() {
+            let what = format!("{}; batch {} was acknowledged", bad.what, bad.sequence);
+            return Err(context.refusal(FindingKind::Damaged, last.path.clone(), last::extent(bad), &what));
+        }
+        chain.take_damaged(context, last, survey)?;
+        let from = chain.before(context, candidates, last)?;
+        chain.descend(context, candidates, from)?;
+        return Ok(chain);
+    }
+    let shown = match context.mode {
+        Mode::View { live: false } => Some(survey.valid),
+        _ if survey.durable_through != 0 => Some(survey.proven),
+        _ => None,
+    };
+    let from = match shown {
+        Some(end) => Some((Arc::clone(last), end)),
+        None => chain.before(context, candidates, last)?,
+    };
+    chain.descend(context, candidates, from)?;
+    Ok(chain)
+}
+
+fn assemble(
+    context: &mut Context<'_>,
+    candidates: &Candidates,
+    last: &Arc<Segment>,
+    above: Above,
+    survey: Survey,
+    chain: Chain,
+) -> Result<Recovered> {
+    let mut logs = Logs::default();
+    for link in &chain.links {
+        replay::link(context, &mut logs, link)?;
+    }
+    replay::cells(context, &mut logs)?;
+    let tail = if context.mode == Mode::Writer { survey.tail(last)? } else { Vec::new() };
+    let mut incarnation_next = chain.incarnation_next.max(last.opening.incarnation_next).max(logs.incarnation_next);
+    for item in &tail {
+        incarnation_next = incarnation_next.max(item.frame.incarnation + 1);
+    }
+    logs.incarnation_next = incarnation_next;
+
+    let mut cut = above.cut;
+    if !context.live() {
+        cut.extend(survey.cut.clone());
+    }
+    for cut in &cut {
+        let place = cut.offset..cut.offset + cut.bytes;
+        context.note(Finding::new(FindingKind::Torn, cut.path.clone(), place, cut.to_string()));
+    }
+    let unproven = survey.has_tail();
+    let clean = survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
+    let openings = || candidates.all.values().filter_map(|candidate| candidate.segment.as_ref());
+    let sequences = openings().map(|segment| segment.opening.sequence);
+    let times = openings().map(|segment| segment.opening.time);
+    let ids = candidates.all.keys().chain(&candidates.indexes);
+    let proven_last = survey.durable_through != 0;
+    let carried = survey.unproven.iter().filter(|batch| !batch.frames.is_empty());
+    let report = OpenReport {
+        verdict: match (clean, cut.is_empty()) {
+            (true, _) => Verdict::Clean,
+            (false, true) => Verdict::Unclean,
+            (false, false) => Verdict::Torn,
+        },
+        carried_bytes: carried.clone().map(|batch| u64::from(batch.header.payload_len)).sum(),
+        carried_batches: carried.count() as u64,
+        segments: chain.links.len(),
+        bytes: chain.links.iter().filter_map(|link| link.segment.readable_len().ok()).sum(),
+        logs: logs.len(),
+        cut,
+        warnings: std::mem::take(&mut context.warnings),
+        ..OpenReport::default()
+    };
+    Ok(Recovered {
+        uuid: last.opening.uuid,
+        discard: discard(candidates, &chain, last, proven_last),
+        logs,
+        tail,
+        pred: if proven_last { Some(survey.proven) } else { last.opening.pred },
+        floor: chain.floor,
+        floor_proven: chain.floor == chain.floor_proven,
+        next_sequence: sequences.chain([survey.sequence, above.sequence]).max().unwrap_or(0) + 1,
+        next_segment: ids.max().copied().unwrap_or(0) + 1,
+        incarnation_next,
+        last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
+        clean,
+        unproven,
+        findings: std::mem::take(&mut context.findings),
+        report,
+        counted: chain.counted,
+        chain: chain.links.into_iter().map(|link| link.segment).collect(),
+        missing_indexes: chain.missing_indexes,
+    })
+}
+
+/// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
+/// it is the tail, which this life's first segment carries before anything is removed. Files below a floor that is
+/// valid and not proven are left for a later life.
+fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, proven_last: bool) -> Vec<String> {
+    let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
+    if proven_last {
+        needed.insert(last.id);
+    } else {
+        needed.remove(&last.id);
+    }
+    let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
+    let segments = candidates.all.keys().filter(|id| !kept(id)).map(|id| Segment::name(*id));
+    let indexes = candidates.indexes.iter().filter(|id| !kept(id)).map(|id| Segment::index_name(*id));
+    segments.chain(indexes).collect()
+}
+
+fn tell(recovered: &Recovered) {
+    let report = &recovered.report;
+    tracing::info!(
+        verdict = %report.verdict,
+        segments = report.segments,
+        bytes = report.bytes,
+        logs = report.logs,
+        unproven_batches = report.carried_batches,
+        unproven_bytes = report.carried_bytes,
+        micros = u64::try_from(report.total.as_micros()).unwrap_or(u64::MAX),
+        "read the journal"
+    );
+    for cut in &report.cut {
+        tracing::warn!(path = %cut.path.display(), offset = cut.offset, bytes = cut.bytes, batches = cut.batches, why = %cut.why, "cut a torn end");
+    }
+    for warning in &report.warnings {
+        tracing::warn!("{warning}");
+    }
+    for finding in recovered.findings.iter().filter(|finding| finding.is_damage()) {
+        tracing::warn!("{finding}");
+    }
+}
+
+/// What every step needs.
+struct Context<'a> {
+    fs: &'a dyn Fs,
+    mode: Mode,
+    /// Read and verify every payload.
+    verify: bool,
+    findings: Vec<Finding>,
+    warnings: Vec<String>,
+    progress: &'a mut dyn FnMut(u64),
+}
+
+impl Context<'_> {
+    /// Acknowledged bytes are missing: ends a writer's attempt.
+    fn damage(&mut self, finding: Finding) -> Result<()> {
+        if self.lenient() {
+            self.note(finding);
+            return Ok(());
+        }
+        let place = finding.offset..finding.offset.saturating_add(finding.bytes);
+        let what = match finding.log {
+            Some(log) => format!("{} (log {log})", finding.what),
+            None => finding.what,
+        };
+        Err(self.refusal(finding.kind, finding.path, place, &what))
+    }
+
+    /// Bytes could not be read: ends a writer's attempt.
+    fn unreadable(&mut self, error: Error) -> Result<()> {
+        if !self.lenient() {
+            return Err(error);
+        }
+        let at = error.offset().unwrap_or(0);
+        let path = error.path().map(PathBuf::from).unwrap_or_default();
+        self.note(Finding::new(FindingKind::Unreadable, path, at..at, error.to_string()));
+        Ok(())
+    }
+
+    fn note(&mut self, finding: Finding) {
+        if self.findings.len() < FINDINGS_MAX {
+            self.findings.push(finding);
+        }
+    }
+
+    fn warn(&mut self, path: PathBuf, at: u64, what: String) {
+        self.warnings.push(format!("{} at {at}: {what}", path.display()));
+        if self.lenient() {
+            self.note(Finding::new(FindingKind::Warning, path, at..at, what));
+        }
+    }
+
+    fn progress(&mut self, bytes: u64) {
+        (self.progress)(bytes);
+    }
+
+    /// The error that refuses a damaged journal, with what to do next.
+    fn refusal(&self, kind: FindingKind, path: PathBuf, place: Range<u64>, what: &str) -> Error {
+        let root = self.fs.display("");
+        let kind = if kind == FindingKind::Unreadable { ErrorKind::Io } else { ErrorKind::Damaged };
+        let what = format!("{what}. Nothing was changed; `everlog verify {}` lists all that is damaged", root.display());
+        Error::at_offset(kind, path, place.start, what)
+    }
+
+    fn lenient(&self) -> bool {
+        self.mode != Mode::Writer
+    }
+
+    fn live(&self) -> bool {
+        self.mode == Mode::View { live: true }
+    }
+}
+
+/// The uuid as people write it.
+pub(crate) fn uuid_text(uuid: &[u8; 16]) -> String {
+    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
+    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+}
+
+#[cfg(test)]
+mod tests;
