@@ -80,7 +80,8 @@ impl<'a> Walk<'a> {
             to: to.min(len),
             at: BATCHES_AT,
             sequence: opening.sequence,
-            chain: Some(opening.chain()),
+            // The opening names the batch that it carries, so that batch cannot name the opening.
+            chain: Some(if opening.carry_len > 0 { 0 } else { opening.chain() }),
             segment: segment.id,
         })
     }
