@@ -49,8 +49,18 @@ pub struct Cut {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut { path, offset, bytes, batches, why } = self;
-        write!(f, "{} at {offset}: cut {bytes} bytes, {batches} batches, unwitnessed ({why})", path.display())
+        let Cut {
+            path,
+            offset,
+            bytes,
+            batches,
+            why,
+        } = self;
+        write!(
+            f,
+            "{} at {offset}: cut {bytes} bytes, {batches} batches, unwitnessed ({why})",
+            path.display()
+        )
     }
 }
 
@@ -136,9 +146,22 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(kind: FindingKind, path: PathBuf, bytes: Range<u64>, what: impl Into<String>) -> Finding {
+    pub(crate) fn new(
+        kind: FindingKind,
+        path: PathBuf,
+        bytes: Range<u64>,
+        what: impl Into<String>,
+    ) -> Finding {
         let (offset, bytes) = (bytes.start, bytes.end.saturating_sub(bytes.start));
-        Finding { log: None, range: None, path, offset, bytes, what: what.into(), kind }
+        Finding {
+            log: None,
+            range: None,
+            path,
+            offset,
+            bytes,
+            what: what.into(),
+            kind,
+        }
     }
 
     pub(crate) fn about(mut self, log: LogKey, range: Option<Range<u64>>) -> Finding {
@@ -159,7 +182,14 @@ impl Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}: {}: {}", self.path.display(), self.offset, self.kind, self.what)?;
+        write!(
+            f,
+            "{} at {}: {}: {}",
+            self.path.display(),
+            self.offset,
+            self.kind,
+            self.what
+        )?;
         match (self.log, &self.range) {
             (Some(log), Some(range)) => write!(f, " (log {log}, entries {}..{})", range.start, range.end),
             (Some(log), None) => write!(f, " (log {log})"),

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, Kind, header_at};
+use crate::format::{End, INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, Kind, header_at};
 use crate::fs::File;
 use crate::segment::walk::{BadPlace, Batch, Depth, Step, Walk};
 use crate::segment::{BlockRef, IndexBytes, Segment};
@@ -106,6 +106,11 @@ pub(crate) fn read_block(index: &IndexBytes, at: u64, len: usize) -> Option<Byte
     }
 }
 
+/// The block of a run.
+pub(crate) fn block_of(run: &IndexRun) -> BlockRef {
+    BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc }
+}
+
 /// Builds the index of a sealed segment anew and keeps it in memory from now on.
 pub(crate) fn rebuild(segment: &Segment) -> Result<IndexBytes> {
     let Some(end) = segment.end() else {
@@ -133,9 +138,7 @@ pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
             IndexOp::Run(run) => {
                 let blocks = covered.entry((run.log, run.incarnation)).or_default();
                 clip(blocks, run.first);
-                let block =
-                    BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc };
-                blocks.push((run.first..run.first + u64::from(run.count), block));
+                blocks.push((run.first..run.first.saturating_add(u64::from(run.count)), block_of(run)));
             }
             IndexOp::Frame { frame, .. } => {
                 let blocks = covered.entry((frame.log, frame.incarnation)).or_default();

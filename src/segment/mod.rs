@@ -9,6 +9,8 @@
 //! Nothing here writes.
 
 pub(crate) mod index;
+#[cfg(test)]
+pub(crate) mod made;
 pub(crate) mod read;
 pub(crate) mod scan;
 pub(crate) mod verdict;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::format::{End, Opening};
+use crate::format::{End, NUMBER_MAX, Opening};
 use crate::fs::File;
 use crate::sync::{Arc, Mutex};
 
@@ -111,7 +113,7 @@ fn parse(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
     let written = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let id = u64::from_str_radix(digits, 16).ok()?;
-    (written && id != 0).then_some(id)
+    (written && (1..=NUMBER_MAX).contains(&id)).then_some(id)
 }
 
 /// Offsets of the frame headers of consecutive entries of one log in one segment.

@@ -63,6 +63,8 @@ pub(crate) struct Walk<'a> {
     sequence: u64,
     /// `None` behind bytes that were skipped.
     chain: Option<u32>,
+    /// The opening names its carry batch by checksum, so that batch cannot name the opening's: it names 0.
+    carries: bool,
     segment: u64,
 }
 
@@ -80,8 +82,8 @@ impl<'a> Walk<'a> {
             to: to.min(len),
             at: BATCHES_AT,
             sequence: opening.sequence,
-            // The opening names the batch that it carries, so that batch cannot name the opening.
-            chain: Some(if opening.carry_len > 0 { 0 } else { opening.chain() }),
+            chain: Some(opening.chain()),
+            carries: opening.carry_len != 0,
             segment: segment.id,
         })
     }
@@ -162,7 +164,7 @@ impl<'a> Walk<'a> {
             format!("the batch header belongs to offset {} of segment {:016x}", header.offset, header.segment)
         } else if header.sequence != expected {
             format!("the batch has sequence {} where {expected} belongs", header.sequence)
-        } else if self.chain.is_some_and(|chain| chain != header.chain) {
+        } else if self.chain_expected().is_some_and(|chain| chain != header.chain) {
             "the batch does not follow the one before it".to_owned()
         } else if header.end() > self.to {
             format!("the batch ends at {}, behind the end of its segment", header.end())
@@ -170,6 +172,10 @@ impl<'a> Walk<'a> {
             return Ok(Ok(header));
         };
         Ok(Err(why))
+    }
+
+    fn chain_expected(&self) -> Option<u32> {
+        if self.carries && self.at == BATCHES_AT { Some(0) } else { self.chain }
     }
 
     fn check_payloads(&mut self, header: &BatchHeader, frames: &[Frame]) -> Result<Vec<bool>> {

@@ -197,8 +197,7 @@ impl Chain {
         }
         segment.seal(end, IndexBytes::Memory(bytes.clone()));
         if end.offset > crate::format::BATCHES_AT {
-            let name = Segment::index_name(segment.id);
-            self.missing_indexes.push(MissingIndex { segment: Arc::clone(segment), name, bytes });
+            self.missing_indexes.push(MissingIndex { segment: Arc::clone(segment), bytes });
         }
         Ok(Content::Index(built))
     }

@@ -30,10 +30,10 @@ use crate::segment::Segment;
 use crate::sync::Arc;
 
 use self::candidates::Candidates;
-use self::chain::{Chain, Content};
+use self::chain::Chain;
 use self::last::{Above, Survey};
 use super::report::{Finding, FindingKind, OpenReport, Verdict};
-use super::state::{Logs, Replayed};
+use super::state::Logs;
 
 pub(crate) use self::chain::Counted;
 pub(crate) use self::replay::read_cell;
@@ -83,7 +83,7 @@ pub(crate) struct Recovered {
     pub(crate) findings: Vec<Finding>,
     pub(crate) report: OpenReport,
     /// Segments whose index is missing or bad, with the bytes it should have. They serve from memory meanwhile; see
-    /// [`Segment::seal`].
+    /// [`Segment::seal`]. The part of the last segment that is proven is one of them.
     pub(crate) missing_indexes: Vec<MissingIndex>,
     /// What the segments hold. Batches only of those that were walked.
     pub(crate) counted: Counted,
@@ -101,8 +101,6 @@ pub(crate) struct TailFrame {
 /// An index to be written.
 pub(crate) struct MissingIndex {
     pub(crate) segment: Arc<Segment>,
-    /// Path below the root.
-    pub(crate) name: String,
     pub(crate) bytes: Bytes,
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Index, IndexOp, Kind};
 use crate::segment::read::{Wanted, read_payload};
-use crate::segment::{BlockRef, IndexBytes, Segment, Slots, index};
+use crate::segment::{IndexBytes, Segment, Slots, index};
 use crate::sync::Arc;
 use crate::types::Term;
 
@@ -48,18 +48,12 @@ fn ops(context: &mut Context<'_>, logs: &mut Logs, segment: &Arc<Segment>, ops: 
     for op in ops {
         match op {
             IndexOp::Run(run) => {
-                let block = BlockRef {
-                    base: run.first,
-                    at: run.block_at,
-                    count: run.count,
-                    crc: run.block_crc,
-                };
                 let item = || Replayed::Run {
                     log: run.log,
                     incarnation: run.incarnation,
                     range: run.first..run.first.saturating_add(u64::from(run.count)),
                     terms: &run.terms,
-                    slots: Slots::Block(block),
+                    slots: Slots::Block(index::block_of(run)),
                 };
                 apply(context, logs, segment, 0, &item)?;
             }
