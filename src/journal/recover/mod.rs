@@ -255,6 +255,8 @@ fn assemble(
     for link in &chain.links {
         replay::link(context, &mut logs, link)?;
     }
+    let lowest = chain.links.first().map_or(last, |link| &link.segment);
+    replay::complete(context, &logs, lowest)?;
     replay::cells(context, &mut logs)?;
     let tail = if context.mode == Mode::Writer {
         survey.tail(last)?

@@ -122,6 +122,25 @@ fn make_room(logs: &mut Logs, bad: &ReplayBad, item: &Replayed<'_>) -> bool {
     true
 }
 
+/// Entries that a restatement counted and that nothing behind it took must have been seen.
+pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) -> Result<()> {
+    for (key, log) in logs.iter() {
+        for lost in &log.lost {
+            let told = |finding: &Finding| finding.log == Some(key) && finding.range.as_ref() == Some(lost);
+            if context.findings.iter().any(told) {
+                continue;
+            }
+            let what = format!(
+                "entries {}..{} of log {key} are stated and not there",
+                lost.start, lost.end
+            );
+            let place = Finding::new(FindingKind::Damaged, floor.path.clone(), 0..0, what);
+            context.damage(place.about(key, Some(lost.clone())))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`.
 pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs) -> Result<()> {
     for (key, log) in logs.iter_mut() {

@@ -194,18 +194,17 @@ impl LogState {
         self.lost.clear();
     }
 
-    /// Takes over what a restatement says; its end must be ours, if we saw any entry.
+    /// Takes over what a restatement says; its end must be ours, if we saw any entry. It may be older than the floor
+    /// and count entries below it. Those stand as lost until a purge or a truncate behind it takes them; what is left at
+    /// the end of the replay is missing.
     pub(super) fn restate(&mut self, facts: &Facts, next: u64) -> Result<(), String> {
         self.purged = facts.purged;
+        let first = facts.first.min(next);
         if self.start == self.end {
             self.clear_entries();
-            self.move_to(next);
-            self.start = facts.first.min(next);
-            if self.start != self.end {
-                return Err(format!(
-                    "entries {}..{next} are stated and not there",
-                    facts.first
-                ));
+            self.move_to(first);
+            if first < next {
+                self.lose(first..next, facts.last.unwrap_or_default());
             }
             return Ok(());
         }
@@ -215,15 +214,16 @@ impl LogState {
                 self.end
             ));
         }
-        if facts.first > self.start {
+        if first > self.start {
             let purged = self.purged;
-            self.purge(facts.first, purged.map_or(Term(0), |id| id.term));
+            self.purge(first, purged.map_or(Term(0), |id| id.term));
             self.purged = purged;
-        } else if facts.first < self.start {
-            return Err(format!(
-                "the log is stated to begin at {} and begins at {}",
-                facts.first, self.start
-            ));
+        } else if first < self.start {
+            self.lost.insert(0, first..self.start);
+            self.start = first;
+            if let Some(run) = self.terms.front_mut() {
+                run.first = run.first.min(first);
+            }
         }
         Ok(())
     }
