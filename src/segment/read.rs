@@ -48,7 +48,8 @@ pub(crate) fn read_payload(segment: &Segment, header_at: u64, wanted: &Wanted) -
     if first < FRAME_HEADER_LEN as u64 {
         return Err(damaged(header_at, "the file ends before the frame".into()));
     }
-    let read = Bytes::from(read(segment, header_at, first)?);
+    // A sector behind the entry that cannot be read is not this entry's trouble.
+    let read = read(segment, header_at, first).or_else(|_| read(segment, header_at, FRAME_HEADER_LEN as u64))?;
     let frame = decode_frame(segment.opening.salt, wanted.term, &read)
         .map_err(|bad| damaged(header_at, format!("the frame header is bad: {bad}")))?;
     if !wanted.accepts(&frame) {
