@@ -104,7 +104,8 @@ impl Window {
             return Ok(bytes);
         }
         let ahead = len.max(self.ahead).min(file_len.saturating_sub(at));
-        let bytes = Bytes::from(read(segment, at, ahead)?);
+        // A sector behind the entry that cannot be read is not this entry's trouble.
+        let bytes = Bytes::from(read(segment, at, ahead).or_else(|_| read(segment, at, len))?);
         *self = Window {
             segment: segment.id,
             at,
