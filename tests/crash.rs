@@ -9,7 +9,10 @@ use everlog::{Background, Config, Journal, LogKey};
 fn first_try() {
     for seed in 0..300 {
         let disk = SimFs::new(seed, Profile::PosixWeak);
-        let config = Config::new().segment_bytes(16 << 10).in_flight_bytes(4 << 10).background(Background::Caller);
+        let config = Config::new()
+            .segment_bytes(16 << 10)
+            .in_flight_bytes(4 << 10)
+            .background(Background::Caller);
         let fs: Arc<dyn Fs> = Arc::new(disk.clone());
         let mut acked = 0;
         let mut issued = 0;
@@ -28,10 +31,14 @@ fn first_try() {
         let mut disk = disk.crash(seed);
         for life in 0..4 {
             let fs: Arc<dyn Fs> = Arc::new(disk.clone());
-            let journal = Journal::open_on(fs, config.clone()).unwrap_or_else(|e| panic!("seed {seed} life {life}: {e}"));
+            let journal = Journal::open_on(fs, config.clone())
+                .unwrap_or_else(|e| panic!("seed {seed} life {life}: {e}"));
             let log = journal.log(LogKey(1)).unwrap();
             let end = log.bounds().unwrap().end;
-            assert!((acked..=issued).contains(&end), "seed {seed} life {life}: {acked} {end} {issued}");
+            assert!(
+                (acked..=issued).contains(&end),
+                "seed {seed} life {life}: {acked} {end} {issued}"
+            );
             for (i, entry) in log.read(0..end).enumerate() {
                 assert_eq!(&entry.unwrap().payload[..], format!("{i}").repeat(50).as_bytes());
             }

@@ -21,7 +21,10 @@ fn what_was_appended_is_there_after_reopening() {
         let log = journal.log(LogKey(1)).unwrap();
         assert_eq!(log.bounds().unwrap(), 500..1990);
         for (i, entry) in log.read(500..1990).enumerate() {
-            assert_eq!(&entry.unwrap().payload[..], format!("entry {}", i + 500).as_bytes());
+            assert_eq!(
+                &entry.unwrap().payload[..],
+                format!("entry {}", i + 500).as_bytes()
+            );
         }
         assert_eq!(log.cell(3).unwrap().as_deref(), Some(&b"vote"[..]));
         println!("{:?}", journal.report());

@@ -5,10 +5,13 @@
 //! What is durable when is said at each method; everything not said to be durable may be lost, kept, or kept in part by a
 //! power cut.
 
+pub mod contract;
+mod fault;
 mod real;
 mod sim;
 mod sys;
 
+pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};
 pub use real::{Medium, RealFs};
 pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
 
@@ -86,6 +89,7 @@ pub trait Fs: Send + Sync + Debug + 'static {
 }
 
 /// An open file. Methods take `&self`; concurrent calls are allowed.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a file is empty")]
 pub trait File: Send + Sync + Debug + 'static {
     /// Reads into `buffer` from `offset`; returns how many bytes, 0 only at the end of the file (or an empty buffer). May be short.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;

@@ -2,7 +2,7 @@
 //! names by `fsync` of the directory.
 
 use super::{Access, File, Fs, Lock, Space, check_path, sys};
-use crate::sync::{Arc, thread};
+use crate::sync::Arc;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -155,15 +155,26 @@ impl Fs for RealFs {
     }
 
     fn holder(&self, path: &str) -> io::Result<Option<String>> {
-        let file = match fs::File::open(self.path(path)?) {
+        let path = self.path(path)?;
+        let file = match fs::File::open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        match file.try_lock_shared() {
-            Ok(()) => file.unlock().map(|()| None),
-            Err(TryLockError::WouldBlock) => Ok(Some(io::read_to_string(&file)?)),
-            Err(TryLockError::Error(e)) => Err(e),
+        let mut tries_left = LOCK_TRIES;
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return file.unlock().map(|()| None),
+                Err(TryLockError::Error(e)) => return Err(e),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            // Empty for a moment while the owner is still writing its line, or is letting go.
+            let text = fs::read_to_string(&path)?;
+            if !text.is_empty() || tries_left == 0 {
+                return Ok(Some(text));
+            }
+            tries_left -= 1;
+            sys::pause(LOCK_PAUSE);
         }
     }
 
@@ -222,8 +233,10 @@ impl File for RealFile {
 impl Lock for RealLock {}
 
 impl Drop for RealLock {
-    /// Unlocks rather than only closing: a child process that inherited the descriptor must not keep the lock.
+    /// Unlocks rather than only closing: a child process that inherited the descriptor must not keep the lock. The line
+    /// goes first, so that the next owner is never taken for this one.
     fn drop(&mut self) {
+        let _ = self.file.set_len(0);
         let _ = self.file.unlock();
     }
 }
@@ -236,7 +249,7 @@ fn lock_patiently(file: &fs::File) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(TryLockError::Error(e)) => return Err(e),
             Err(TryLockError::WouldBlock) if tries_left == 0 => return Err(io::ErrorKind::WouldBlock.into()),
-            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => sys::pause(LOCK_PAUSE),
         }
         tries_left -= 1;
     }

@@ -4,6 +4,7 @@ use super::Space;
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 /// Tells the system that the cached pages of `file` are not needed, and looks whether they are gone. False where they
 /// are not, or where the system cannot say.
@@ -53,4 +54,9 @@ pub(super) fn random() -> io::Result<u64> {
         }
     }
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// Lets time pass while another process is expected to let go of something.
+pub(super) fn pause(time: Duration) {
+    std::thread::sleep(time);
 }

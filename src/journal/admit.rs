@@ -8,6 +8,7 @@
 use std::time::Instant;
 
 use super::batch::{Refused, What, Write, WriteBatch, Written};
+use super::commit::TERMS_MAX as OPS_MAX;
 use super::completions::inside_callback;
 use super::group::Group;
 use super::prepare::{MARK_ROOM, Need, carry_file_len};
@@ -33,8 +34,16 @@ pub(crate) struct Manner {
 }
 
 impl Manner {
-    pub(crate) const DURABLE: Manner = Manner { sync: true, try_only: false, permit: None };
-    pub(crate) const RELAXED: Manner = Manner { sync: false, try_only: false, permit: None };
+    pub(crate) const DURABLE: Manner = Manner {
+        sync: true,
+        try_only: false,
+        permit: None,
+    };
+    pub(crate) const RELAXED: Manner = Manner {
+        sync: false,
+        try_only: false,
+        permit: None,
+    };
 }
 
 /// A batch that is on its way.
@@ -64,7 +73,9 @@ impl Shared {
 
     /// Admits a write of the journal itself, which may use the reserve, and waits until it is durable.
     pub(crate) fn write_control(&self, batch: WriteBatch) -> Result<()> {
-        let admitted = self.admit(batch, Manner::DURABLE).map_err(|refused| refused.error)?;
+        let admitted = self
+            .admit(batch, Manner::DURABLE)
+            .map_err(|refused| refused.error)?;
         self.queue.wait(&admitted.group, self, None).unwrap_or(Ok(()))
     }
 
@@ -97,12 +108,12 @@ impl Shared {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let whole = batch_len(batch.len(), batch.len(), batch.bytes(), 12);
-        if whole > BATCH_LEN_MAX / 4 || batch.len() > super::commit::FRAMES_MAX {
+        if whole > BATCH_LEN_MAX / 4 || batch.len() > OPS_MAX {
             let text = format!(
                 "a batch of {} operations and {} bytes is too large to be atomic: at most {} and about {}",
                 batch.len(),
                 batch.bytes(),
-                super::commit::FRAMES_MAX,
+                OPS_MAX,
                 BATCH_LEN_MAX / 4
             );
             return Err(Error::new(ErrorKind::Invalid, text));
@@ -123,7 +134,12 @@ impl Shared {
             _ => 0,
         };
         let more: usize = batch.ops.iter().map(|op| restated(op.what, op.log)).sum();
-        batch_len(batch.len(), batch.len(), batch.bytes() + more as u64, self.align_shift)
+        batch_len(
+            batch.len(),
+            batch.len(),
+            batch.bytes() + more as u64,
+            self.align_shift,
+        )
     }
 
     fn take_in_flight(&self, charge: u64, appends: bool, manner: &mut Manner) -> Result<()> {
@@ -132,7 +148,10 @@ impl Shared {
                 return Err(Error::new(ErrorKind::Invalid, "the permit is of another journal"));
             }
             if charge > permit.bytes() && !self.bound.try_take(charge - permit.bytes())? {
-                let text = format!("the permit holds {} bytes; the batch takes {charge}", permit.bytes());
+                let text = format!(
+                    "the permit holds {} bytes; the batch takes {charge}",
+                    permit.bytes()
+                );
                 return Err(Error::new(ErrorKind::Busy, text));
             }
             let held = permit.bytes();
@@ -182,7 +201,11 @@ impl Shared {
             drop(core);
             if try_only {
                 self.preparer.wake();
-                let kind = if self.pool.is_full() { ErrorKind::NoSpace } else { ErrorKind::Busy };
+                let kind = if self.pool.is_full() {
+                    ErrorKind::NoSpace
+                } else {
+                    ErrorKind::Busy
+                };
                 return Err(Error::new(kind, "no prepared segment has room"));
             }
             // The caller makes the missing file itself, or waits for whoever does: the one wait for the disk.
@@ -227,7 +250,13 @@ impl Shared {
         Ok(())
     }
 
-    fn sequence(&self, mut core: MutexGuard<'_, Core>, batch: WriteBatch, charge: u64, sync: bool) -> Admitted {
+    fn sequence(
+        &self,
+        mut core: MutexGuard<'_, Core>,
+        batch: WriteBatch,
+        charge: u64,
+        sync: bool,
+    ) -> Admitted {
         let Core { logs, serial, .. } = &mut *core;
         let (ops, ids) = sequence::apply(logs, batch, serial);
         let write = Write::new(ops, charge);
@@ -240,7 +269,11 @@ impl Shared {
         self.counters.entries.add(ids.len() as u64);
         let pushed = self.queue.push(write, sync);
         drop(core);
-        Admitted { written: Written { ids }, group: pushed.group, idle: pushed.idle }
+        Admitted {
+            written: Written { ids },
+            group: pushed.group,
+            idle: pushed.idle,
+        }
     }
 
     /// Everything submitted before is durable on return.
@@ -256,7 +289,10 @@ impl Shared {
     /// `Invalid` inside a completion callback, where waiting would stop all callbacks.
     pub(crate) fn may_block() -> Result<()> {
         if inside_callback() {
-            return Err(Error::new(ErrorKind::Invalid, "a blocking call inside a completion callback"));
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                "a blocking call inside a completion callback",
+            ));
         }
         Ok(())
     }
@@ -269,6 +305,10 @@ pub(crate) fn check_open(core: &Core) -> Result<()> {
 
 impl Write {
     pub(crate) fn new(ops: Vec<super::batch::Op>, charge: u64) -> Write {
-        Write { ops, charge, submitted: Instant::now() }
+        Write {
+            ops,
+            charge,
+            submitted: Instant::now(),
+        }
     }
 }

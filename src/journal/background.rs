@@ -63,8 +63,11 @@ impl Shared {
             activity.last = now;
             activity.marked = false;
             activity.mark_synced = false;
-            activity.unsynced_since =
-                if unsynced { Some(activity.unsynced_since.unwrap_or(now)) } else { None };
+            activity.unsynced_since = if unsynced {
+                Some(activity.unsynced_since.unwrap_or(now))
+            } else {
+                None
+            };
         }
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.committer.wake();
@@ -135,7 +138,11 @@ impl Shared {
 
     fn run_chore(&self, chore: Chore) {
         match chore {
-            Chore::Index { segment, builder, end } => {
+            Chore::Index {
+                segment,
+                builder,
+                end,
+            } => {
                 let bytes = bytes::Bytes::from(builder.finish(end));
                 segment.seal(end, IndexBytes::Memory(bytes.clone()));
                 self.write_index(&segment, &bytes);

@@ -7,7 +7,8 @@ use crate::types::{EntryId, LogKey, Term};
 
 /// The caller's atomic unit: operations for any logs of one journal, applied in order; after a crash all of them stand or none.
 ///
-/// Payloads are copied in and checksummed here, outside every lock.
+/// Payloads are copied in and checksummed here, outside every lock. At most 16,000 operations and about 1 GiB; more is `Invalid` when it
+/// is handed in.
 ///
 /// ```
 /// use everlog::{LogKey, WriteBatch};
@@ -122,13 +123,22 @@ impl WriteBatch {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(payload);
         let crc = payload_crc(payload);
-        self.ops.push(Wish { log, what, start, len: payload.len(), crc });
+        self.ops.push(Wish {
+            log,
+            what,
+            start,
+            len: payload.len(),
+            crc,
+        });
         self
     }
 
     /// Room for `bytes` of payload in `ops` operations, so that pushing them does not reallocate.
     pub(crate) fn with_capacity(ops: usize, bytes: usize) -> WriteBatch {
-        WriteBatch { ops: Vec::with_capacity(ops), buffer: Vec::with_capacity(bytes) }
+        WriteBatch {
+            ops: Vec::with_capacity(ops),
+            buffer: Vec::with_capacity(bytes),
+        }
     }
 
     /// Length of the longest payload.
@@ -209,7 +219,10 @@ impl Op {
 
     /// Whether a segment may be free because of it.
     pub(crate) fn frees_space(&self) -> bool {
-        matches!(self.kind, Kind::Purge | Kind::Truncate | Kind::Reset | Kind::Delete)
+        matches!(
+            self.kind,
+            Kind::Purge | Kind::Truncate | Kind::Reset | Kind::Delete
+        )
     }
 }
 

@@ -7,8 +7,10 @@ use super::marks::Mark;
 use super::recover::TailFrame;
 use super::state::Replayed;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, batch_len, encode_batch, header_at, term_changes};
 use crate::format::write_opening_blocks;
+use crate::format::{
+    BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, batch_len, encode_batch, header_at, term_changes,
+};
 use crate::segment::Segment;
 
 impl Shared {
@@ -36,7 +38,10 @@ impl Shared {
             tracing::warn!(%error, "the carried tail has no mark");
             self.abandon_active(&mut writer);
         }
-        let room = writer.active.as_ref().map_or(0, |active| active.room(self.mark_room));
+        let room = writer
+            .active
+            .as_ref()
+            .map_or(0, |active| active.room(self.mark_room));
         self.core.lock().room = room;
         Ok(())
     }
@@ -66,10 +71,20 @@ impl Shared {
         write_opening_blocks(&opening, &mut out);
         out.extend_from_slice(&batch);
         self.activate(writer, id, &file, opening);
-        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let Some(active) = writer.active.as_mut() else {
+            return Ok(());
+        };
         let path = &active.segment.path;
-        active.segment.file.write_all_at(&out, 0).map_err(|e| Error::io(path, "carry the tail", e))?;
-        active.segment.file.sync_data().map_err(|e| Error::io(path, "sync the carried tail", e))?;
+        active
+            .segment
+            .file
+            .write_all_at(&out, 0)
+            .map_err(|e| Error::io(path, "carry the tail", e))?;
+        active
+            .segment
+            .file
+            .sync_data()
+            .map_err(|e| Error::io(path, "sync the carried tail", e))?;
         self.counters.bytes_written.add(out.len() as u64);
         self.counters.syncs.add(1);
         active.wrote(&header);
@@ -78,15 +93,26 @@ impl Shared {
     }
 
     fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame]) -> Result<()> {
-        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let Some(active) = writer.active.as_mut() else {
+            return Ok(());
+        };
         let mut core = self.core.lock();
         for (n, carried) in tail.iter().enumerate() {
             let at = header_at(BATCHES_AT, n);
             active.index(&carried.frame, at, &carried.payload);
             let payload = (carried.frame.kind != Kind::Append).then(|| carried.payload.clone());
-            let item = Replayed::Frame { frame: &carried.frame, header_at: at, payload };
+            let item = Replayed::Frame {
+                frame: &carried.frame,
+                header_at: at,
+                payload,
+            };
             core.logs.replay(item, &active.segment).map_err(|bad| {
-                Error::at_offset(ErrorKind::Damaged, &carried.segment.path, carried.header_at, bad.what)
+                Error::at_offset(
+                    ErrorKind::Damaged,
+                    &carried.segment.path,
+                    carried.header_at,
+                    bad.what,
+                )
             })?;
         }
         core.floor = core.floor.max(core.logs.floor);

@@ -13,14 +13,17 @@ use super::prepare::{Need, Prepared, carry_file_len};
 use super::{Chore, Shared};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BATCHES_AT, BatchHeader, BatchSpec, End, FRAME_HEADER_LEN, Flags, Frame, FrameSpec, IndexBuilder, Kind, Opening,
-    batch_len, encode_batch, header_at, write_opening_blocks,
+    BATCHES_AT, BatchHeader, BatchSpec, End, FRAME_HEADER_LEN, Flags, Frame, FrameSpec, IndexBuilder, Kind,
+    Opening, batch_len, encode_batch, header_at, write_opening_blocks,
 };
 use crate::segment::Segment;
 use crate::sync::Arc;
 
-/// No batch has more frames with terms of their own, so that a term's slot fits.
+/// Most frames of a batch.
 pub(crate) const FRAMES_MAX: usize = 60_000;
+/// Most operations of one write, and most changes of term in a batch and in what is written and not synced. What a crash leaves to be carried is at most twice the two
+/// together, and goes into one batch, whose table of terms takes 65,535.
+pub(crate) const TERMS_MAX: usize = 16_000;
 /// A group larger than this becomes several batches under one sync.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
@@ -35,6 +38,7 @@ pub(crate) struct Writer {
     /// Written and not synced, in order. All in the active segment.
     unsynced: Vec<Placed>,
     unsynced_bytes: u64,
+    unsynced_terms: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_time: u64,
     /// Highest floor that a sync covered.
@@ -88,6 +92,7 @@ impl Writer {
             todo: VecDeque::new(),
             unsynced: Vec::new(),
             unsynced_bytes: 0,
+            unsynced_terms: 0,
             next_sequence,
             last_time,
             floor,
@@ -116,11 +121,20 @@ impl Writer {
 impl Active {
     /// Room for batches with frames, which leave room for a mark.
     pub(crate) fn room(&self, mark_room: u64) -> u64 {
-        self.segment.opening.len.saturating_sub(mark_room).saturating_sub(self.at)
+        self.segment
+            .opening
+            .len
+            .saturating_sub(mark_room)
+            .saturating_sub(self.at)
     }
 
     fn end(&self) -> End {
-        End { segment: self.segment.id, offset: self.at, sequence: self.sequence, chain: self.chain }
+        End {
+            segment: self.segment.id,
+            offset: self.at,
+            sequence: self.sequence,
+            chain: self.chain,
+        }
     }
 
     pub(crate) fn durable_through(&self) -> u64 {
@@ -161,7 +175,9 @@ impl Shared {
         for item in &items {
             self.counters.queue.record(item.submitted.elapsed());
         }
-        writer.todo.extend(items.into_iter().filter(|item| !item.ops.is_empty()));
+        writer
+            .todo
+            .extend(items.into_iter().filter(|item| !item.ops.is_empty()));
         let result = self.run(&mut writer, sync);
         self.committed(&writer);
         result
@@ -183,7 +199,9 @@ impl Shared {
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        let result = self.drive(writer, sync).or_else(|error| self.rehome(writer, &error));
+        let result = self
+            .drive(writer, sync)
+            .or_else(|error| self.rehome(writer, &error));
         result.map_err(|error| self.fail(writer, &error))
     }
 
@@ -191,6 +209,9 @@ impl Shared {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
             let fits = self.fitting(writer);
+            if writer.unsynced_terms > TERMS_MAX {
+                self.sync_active(writer)?;
+            }
             if fits > 0 {
                 self.write_batch(writer, fits)?;
                 continue;
@@ -201,8 +222,14 @@ impl Shared {
             }
             self.open_next(writer, cost)?;
         }
-        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes);
-        if sync || full { self.sync_active(writer) } else { Ok(()) }
+        // Whoever waits for room is let in by a sync, and may be a relaxed write again.
+        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes)
+            || self.bound.has_waiters();
+        if sync || full {
+            self.sync_active(writer)
+        } else {
+            Ok(())
+        }
     }
 
     /// How many of the waiting writes fit into the active segment as one batch.
@@ -216,7 +243,7 @@ impl Shared {
             payload += write.payload_bytes();
             let alone = count == 0;
             let len = batch_len(frames, terms, payload, self.align_shift);
-            let fits = len <= room && frames <= FRAMES_MAX;
+            let fits = len <= room && frames <= FRAMES_MAX && terms <= TERMS_MAX;
             if !fits && !(alone && write.charge <= active.room(self.mark_room)) {
                 break;
             }
@@ -230,7 +257,11 @@ impl Shared {
 
     /// Names the next segment; its opening is written with the first batch.
     fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
-        let need = if cost > self.pool.usual_room() { Need::Large(carry_file_len(cost)) } else { Need::Reserve };
+        let need = if cost > self.pool.usual_room() {
+            Need::Large(carry_file_len(cost))
+        } else {
+            Need::Reserve
+        };
         let (id, file) = self.pool.take(need)?;
         let opening = self.opening(writer, id, file.len);
         self.preparer.wake();
@@ -261,8 +292,12 @@ impl Shared {
     }
 
     pub(crate) fn activate(&self, writer: &mut Writer, id: u64, file: &Prepared, opening: Opening) {
-        let segment =
-            Arc::new(Segment::new(id, Arc::clone(&file.file), self.fs.display(&file.path), opening.clone()));
+        let segment = Arc::new(Segment::new(
+            id,
+            Arc::clone(&file.file),
+            self.fs.display(&file.path),
+            opening.clone(),
+        ));
         self.counters.rotations.add(1);
         tracing::debug!(segment = id, bytes = opening.len, "a new segment");
         writer.active = Some(Active {
@@ -301,8 +336,12 @@ impl Shared {
         let time = self.fs.now_micros().max(writer.last_time);
         writer.last_time = time;
         let sequence = writer.take_sequence();
-        let Writer { active, todo, out, .. } = &mut *writer;
-        let Some(active) = active.as_mut() else { return Ok(()) };
+        let Writer {
+            active, todo, out, ..
+        } = &mut *writer;
+        let Some(active) = active.as_mut() else {
+            return Ok(());
+        };
         let frames: Vec<FrameSpec<'_>> = todo.iter().take(count).flat_map(Write::frames).collect();
         out.clear();
         let from = if active.pristine { 0 } else { active.at };
@@ -321,6 +360,7 @@ impl Shared {
         let frames_at = header_at(active.at, 0);
         active.wrote(&header);
         let writes: Vec<Write> = todo.drain(..count).collect();
+        writer.unsynced_terms += writes.iter().map(Write::terms).sum::<usize>();
         writer.unsynced_bytes += writes.iter().map(|write| write.charge).sum::<u64>();
         writer.unsynced.push(Placed { writes, frames_at });
         Ok(())
@@ -331,7 +371,9 @@ impl Shared {
         if writer.unsynced.is_empty() {
             return Ok(());
         }
-        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let Some(active) = writer.active.as_mut() else {
+            return Ok(());
+        };
         let syncing = Instant::now();
         let synced = active.segment.file.sync_data();
         self.counters.sync.record(syncing.elapsed());
@@ -347,7 +389,9 @@ impl Shared {
     pub(crate) fn opening_is_durable(&self, writer: &mut Writer) {
         if let Some(active) = &writer.active {
             let mut core = self.core.lock();
-            core.chain.entry(active.segment.id).or_insert_with(|| Arc::clone(&active.segment));
+            core.chain
+                .entry(active.segment.id)
+                .or_insert_with(|| Arc::clone(&active.segment));
         }
         if !writer.opened {
             writer.opened = true;
@@ -359,8 +403,10 @@ impl Shared {
     /// Tells the logs where their entries are now, and gives the in-flight bytes back.
     fn settle(&self, writer: &mut Writer) {
         let placed = std::mem::take(&mut writer.unsynced);
-        writer.unsynced_bytes = 0;
-        let Some(active) = writer.active.as_mut() else { return };
+        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
+        let Some(active) = writer.active.as_mut() else {
+            return;
+        };
         let segment = Arc::clone(&active.segment);
         let mut freed = 0;
         let mut frees_space = false;
@@ -394,7 +440,9 @@ impl Shared {
 
     /// Nothing more is written to the active segment; its index can be. The next opening names its end.
     pub(crate) fn seal_active(&self, writer: &mut Writer) {
-        let Some(active) = writer.active.take() else { return };
+        let Some(active) = writer.active.take() else {
+            return;
+        };
         let Some(end) = active.durable else {
             // Nothing of it counts: once a later opening is synced the file may go.
             writer.discard.push(Segment::name(active.segment.id));
@@ -402,7 +450,11 @@ impl Shared {
             return;
         };
         writer.pred = Some(end);
-        self.add_chore(Chore::Index { segment: active.segment, builder: active.index, end });
+        self.add_chore(Chore::Index {
+            segment: active.segment,
+            builder: active.index,
+            end,
+        });
     }
 
     /// The active segment failed. All that no sync covered goes into a fresh one, under a fresh sync.
@@ -416,7 +468,7 @@ impl Shared {
     /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
     pub(crate) fn abandon_active(&self, writer: &mut Writer) {
         self.seal_active(writer);
-        writer.unsynced_bytes = 0;
+        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
         for placed in std::mem::take(&mut writer.unsynced).into_iter().rev() {
             for write in placed.writes.into_iter().rev() {
                 writer.todo.push_front(write);
@@ -430,7 +482,10 @@ impl Shared {
             ErrorKind::Unknown,
             "whether the write is durable is not known; reopen the journal to find out",
         );
-        let closed = cause.recast(ErrorKind::Closed, "the journal closed to writers after two failures in a row");
+        let closed = cause.recast(
+            ErrorKind::Closed,
+            "the journal closed to writers after two failures in a row",
+        );
         tracing::error!(error = %cause, "the journal closes to writers");
         writer.failed = Some(unknown.clone());
         let closed = self.core.lock().closed.get_or_insert(closed).clone();

@@ -35,6 +35,10 @@ struct State {
 }
 
 crate::sync::thread_local! {
+    #[cfg_attr(
+        not(any(loom, shuttle)),
+        expect(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const block")
+    )]
     static INSIDE: Cell<bool> = Cell::new(false);
 }
 

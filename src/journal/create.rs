@@ -54,7 +54,9 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
     };
     let file = match fs.create(TEMPORARY) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            let file = fs.open(TEMPORARY, Access::Write).map_err(io(TEMPORARY, "open a left-over file"))?;
+            let file = fs
+                .open(TEMPORARY, Access::Write)
+                .map_err(io(TEMPORARY, "open a left-over file"))?;
             file.set_len(0).map_err(io(TEMPORARY, "empty a left-over file"))?;
             file
         }
@@ -64,17 +66,31 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
     write_opening_blocks(&opening, &mut blocks);
     let mut at = BATCHES_AT;
     while at < opening.len {
-        let step = usize::try_from(opening.len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
-        file.write_all_at(&ZEROS[..step], at).map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
+        let step = usize::try_from(opening.len - at)
+            .unwrap_or(ZEROS.len())
+            .min(ZEROS.len());
+        file.write_all_at(&ZEROS[..step], at)
+            .map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
         at += step as u64;
     }
-    file.write_all_at(&blocks, 0).map_err(io(TEMPORARY, "write the first opening"))?;
-    file.sync_data().map_err(io(TEMPORARY, "sync the first segment"))?;
+    file.write_all_at(&blocks, 0)
+        .map_err(io(TEMPORARY, "write the first opening"))?;
+    file.sync_data()
+        .map_err(io(TEMPORARY, "sync the first segment"))?;
     let path = Segment::name(1);
-    let named = fs.rename(TEMPORARY, &path).and_then(|()| fs.sync_dir(files::JOURNAL));
+    let named = fs
+        .rename(TEMPORARY, &path)
+        .and_then(|()| fs.sync_dir(files::JOURNAL));
     named.map_err(io(TEMPORARY, "name the first segment"))?;
     tracing::info!(dir = %fs.display("").display(), "a journal was created");
-    Ok(First { file: Prepared { path, file, len: opening.len }, opening })
+    Ok(First {
+        file: Prepared {
+            path,
+            file,
+            len: opening.len,
+        },
+        opening,
+    })
 }
 
 /// Whether `fs` holds segments.
@@ -89,15 +105,29 @@ pub(super) fn exists(fs: &Arc<dyn Fs>) -> Result<bool> {
 /// Takes the lock of the directory, or says who has it.
 pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn Lock>> {
     let program = std::env::args().next().unwrap_or_default();
-    let name = std::path::Path::new(&program).file_name().map(|n| n.to_string_lossy().into_owned());
+    let name = std::path::Path::new(&program)
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let holder = format!("pid {} ({}) on {host}", std::process::id(), name.unwrap_or_default());
+    let holder = format!(
+        "pid {} ({}) on {host}",
+        std::process::id(),
+        name.unwrap_or_default()
+    );
     fs.lock(files::LOCK, &holder).map_err(|e| {
         let path = fs.display(files::LOCK);
         if e.kind() != io::ErrorKind::WouldBlock {
             return Error::io(path, "take the lock", e);
         }
-        let holder = fs.holder(files::LOCK).ok().flatten().unwrap_or_else(|| "another process".into());
-        Error::at(ErrorKind::Locked, path, format!("the journal is open in {holder}; close it there first"))
+        let holder = fs
+            .holder(files::LOCK)
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| "another process".into());
+        Error::at(
+            ErrorKind::Locked,
+            path,
+            format!("the journal is open in {holder}; close it there first"),
+        )
     })
 }

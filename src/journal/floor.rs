@@ -49,10 +49,16 @@ impl Shared {
         core.closed.is_none().then_some(())?;
         let newest = *core.chain.keys().next_back()?;
         let goal = core.logs.lowest_live().unwrap_or(newest).min(newest);
-        let floors: Vec<u64> = core.chain.keys().copied().filter(|id| *id > core.floor && *id <= goal).skip_while(|id| {
-            // The lowest segment of the chain frees nothing as a floor.
-            core.chain.keys().next() == Some(id)
-        }).collect();
+        let floors: Vec<u64> = core
+            .chain
+            .keys()
+            .copied()
+            .filter(|id| *id > core.floor && *id <= goal)
+            .skip_while(|id| {
+                // The lowest segment of the chain frees nothing as a floor.
+                core.chain.keys().next() == Some(id)
+            })
+            .collect();
         let room = self.pool.usual_room() / 2;
         let mut best = None;
         for floor in floors {
@@ -119,12 +125,20 @@ fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
     for (log, state) in logs.iter() {
         let below = |at: u64| at != 0 && at < floor;
         if below(state.identity_at) || below(state.purged_at) {
-            facts.push(Restatement { log, what: What::RestateFacts, bytes: 48 + 64 });
+            facts.push(Restatement {
+                log,
+                what: What::RestateFacts,
+                bytes: 48 + 64,
+            });
         }
         for (id, cell) in &state.cells {
             if cell.place.as_ref().is_some_and(|(segment, _)| segment.id < floor) {
                 let bytes = 48 + cell.value.as_ref().map_or(0, |v| v.len() as u64);
-                facts.push(Restatement { log, what: What::RestateCell(*id), bytes });
+                facts.push(Restatement {
+                    log,
+                    what: What::RestateCell(*id),
+                    bytes,
+                });
             }
         }
     }

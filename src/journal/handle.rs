@@ -51,7 +51,9 @@ impl Drop for Alive {
 
 impl std::fmt::Debug for Journal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Journal").field("dir", &self.shared.fs.display("")).finish_non_exhaustive()
+        f.debug_struct("Journal")
+            .field("dir", &self.shared.fs.display(""))
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +68,8 @@ impl Journal {
     /// entry are durable on return. Writes its first segment and the reserve full of zeros: a few times
     /// [`segment_bytes`](Config::segment_bytes).
     pub fn create(dir: impl AsRef<Path>, config: Config) -> Result<Journal> {
-        let fs = RealFs::create(dir.as_ref()).map_err(|e| Error::io(dir.as_ref(), "create the directory", e))?;
+        let fs =
+            RealFs::create(dir.as_ref()).map_err(|e| Error::io(dir.as_ref(), "create the directory", e))?;
         Journal::create_on(Arc::new(fs), config)
     }
 
@@ -86,7 +89,8 @@ impl Journal {
 
     /// Opens the journal in `dir`, or creates it.
     pub fn open_or_create(dir: impl AsRef<Path>, config: Config) -> Result<Journal> {
-        let fs = RealFs::create(dir.as_ref()).map_err(|e| Error::io(dir.as_ref(), "create the directory", e))?;
+        let fs =
+            RealFs::create(dir.as_ref()).map_err(|e| Error::io(dir.as_ref(), "create the directory", e))?;
         Journal::open_or_create_on(Arc::new(fs), config)
     }
 
@@ -132,7 +136,10 @@ impl Journal {
 
     fn write_as(&self, batch: WriteBatch, manner: Manner) -> Result<Written> {
         Shared::may_block()?;
-        let admitted = self.shared.admit(batch, manner).map_err(|refused| refused.error)?;
+        let admitted = self
+            .shared
+            .admit(batch, manner)
+            .map_err(|refused| refused.error)?;
         self.shared.wait(&admitted.group, None).unwrap_or(Ok(()))?;
         Ok(admitted.written)
     }
@@ -140,29 +147,44 @@ impl Journal {
     /// Hands a batch in and returns at once (after waiting for in-flight room, if there is none); the ticket tells when it is
     /// durable. Readable at once. Never waits for the disk, except to prepare a missing segment.
     pub fn submit(&self, batch: WriteBatch) -> Result<Ticket<Written>> {
-        self.submit_as(batch, Manner::DURABLE).map_err(|refused| refused.error)
+        self.submit_as(batch, Manner::DURABLE)
+            .map_err(|refused| refused.error)
     }
 
     /// The same for a relaxed write: the ticket tells when it is given to the system.
     pub fn submit_relaxed(&self, batch: WriteBatch) -> Result<Ticket<Written>> {
-        self.submit_as(batch, Manner::RELAXED).map_err(|refused| refused.error)
+        self.submit_as(batch, Manner::RELAXED)
+            .map_err(|refused| refused.error)
     }
 
     /// [`submit`](Journal::submit) that never waits: gives the batch back (`Busy`) instead.
     pub fn try_submit(&self, batch: WriteBatch) -> Result<Ticket<Written>, Refused> {
-        self.submit_as(batch, Manner { try_only: true, ..Manner::DURABLE })
+        self.submit_as(
+            batch,
+            Manner {
+                try_only: true,
+                ..Manner::DURABLE
+            },
+        )
     }
 
     /// Waits for in-flight room of `bytes` and reserves it: a future that yields a [`Permit`] for
     /// [`submit_with`](Journal::submit_with), first come first served from the first poll on.
     #[must_use]
     pub fn room(&self, bytes: u64) -> Room {
-        Room::new(Arc::clone(&self.shared.bound), Arc::<Shared>::clone(&self.shared), bytes)
+        Room::new(
+            Arc::clone(&self.shared.bound),
+            Arc::<Shared>::clone(&self.shared),
+            bytes,
+        )
     }
 
     /// [`submit`](Journal::submit) with room reserved before; waits for nothing.
     pub fn submit_with(&self, permit: Permit, batch: WriteBatch) -> Result<Ticket<Written>> {
-        let manner = Manner { permit: Some(permit), ..Manner::DURABLE };
+        let manner = Manner {
+            permit: Some(permit),
+            ..Manner::DURABLE
+        };
         self.submit_as(batch, manner).map_err(|refused| refused.error)
     }
 
@@ -199,14 +221,20 @@ impl Journal {
         };
         if let Some(term) = log.term_at(id.index) {
             if term != id.term {
-                return damaged(format!("entry {} of log {key} has term {term}, not {}", id.index, id.term));
+                return damaged(format!(
+                    "entry {} of log {key} has term {term}, not {}",
+                    id.index, id.term
+                ));
             }
             return Ok(());
         }
         if id.index < log.start {
             return Ok(());
         }
-        damaged(format!("log {key} should hold entry {id} and ends at {}", log.end))
+        damaged(format!(
+            "log {key} should hold entry {id} and ends at {}",
+            log.end
+        ))
     }
 
     /// What `open` found.
@@ -241,4 +269,3 @@ impl Journal {
         self.shared.shut()
     }
 }
-

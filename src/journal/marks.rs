@@ -41,7 +41,9 @@ impl Shared {
 
     /// Whether the last batch with frames still lacks the witness that `mark` would be, and there is room for it.
     fn wants(&self, writer: &Writer, mark: Mark) -> bool {
-        let Some(active) = writer.active.as_ref().filter(|active| !active.pristine) else { return false };
+        let Some(active) = writer.active.as_ref().filter(|active| !active.pristine) else {
+            return false;
+        };
         if !writer.is_settled() || active.durable.is_none() {
             return false;
         }
@@ -78,11 +80,21 @@ impl Shared {
         writer.last_time = time;
         let own_block = mark != Mark::Idle;
         let sequences = [writer.next_sequence, writer.next_sequence + 1];
-        let Some(active) = writer.active.as_mut() else { return Ok(()) };
+        let Some(active) = writer.active.as_mut() else {
+            return Ok(());
+        };
         let from = active.at;
         let fills = own_block && from % BLOCK != 0;
-        let last = if mark == Mark::Closing { Flags::MARK | Flags::CLOSING } else { Flags::MARK };
-        let parts = if fills { &[Flags::SKIP, last][..] } else { &[last][..] };
+        let last = if mark == Mark::Closing {
+            Flags::MARK | Flags::CLOSING
+        } else {
+            Flags::MARK
+        };
+        let parts = if fills {
+            &[Flags::SKIP, last][..]
+        } else {
+            &[last][..]
+        };
         writer.next_sequence += parts.len() as u64;
         let mut out = Vec::new();
         for (flags, sequence) in parts.iter().zip(sequences) {
@@ -90,9 +102,17 @@ impl Shared {
             active.wrote(&header);
         }
         let path = &active.segment.path;
-        active.segment.file.write_all_at(&out, from).map_err(|e| Error::io(path, "write a mark", e))?;
+        active
+            .segment
+            .file
+            .write_all_at(&out, from)
+            .map_err(|e| Error::io(path, "write a mark", e))?;
         if own_block {
-            active.segment.file.sync_data().map_err(|e| Error::io(path, "sync a mark", e))?;
+            active
+                .segment
+                .file
+                .sync_data()
+                .map_err(|e| Error::io(path, "sync a mark", e))?;
             active.synced();
         }
         self.counters.marks.add(1);

@@ -186,7 +186,11 @@ impl Flush<Write> for Shared {
 
 impl Driver for Shared {
     fn wait(&self, group: &Arc<group::Group>, deadline: Option<Instant>) -> Option<Result<()>> {
-        self.queue.wait(group, self, deadline)
+        let outcome = self.queue.wait(group, self, deadline);
+        if let Some(finished) = group.finished() {
+            self.counters.wake.record(finished.elapsed());
+        }
+        outcome
     }
 
     fn nudge(&self) {

@@ -52,7 +52,11 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         let text = "there is a journal here already; open it instead";
         return Err(Error::at(ErrorKind::Invalid, fs.display(""), text));
     }
-    let first = if exists { None } else { Some(create::create(fs, &config)?) };
+    let first = if exists {
+        None
+    } else {
+        Some(create::create(fs, &config)?)
+    };
     let mut recovered = recover(fs, &config, Mode::Writer)?;
     let tail = std::mem::take(&mut recovered.tail);
     let mut shared = build(fs, config, recovered, first, lock)?;
@@ -78,7 +82,11 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let mark_room = if config.alignment == Alignment::Bytes4096 { 4096 } else { MARK_ROOM };
+    let mark_room = if config.alignment == Alignment::Bytes4096 {
+        4096
+    } else {
+        MARK_ROOM
+    };
     let found = preparations(fs, &recovered)?;
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
@@ -87,22 +95,55 @@ fn build(
         carry_len: carry_file_len(2 * config.in_flight_bytes),
     };
     let threaded = config.background == Background::Threads;
-    let completions = if threaded { Completions::threaded() } else { Completions::inline() };
+    let completions = if threaded {
+        Completions::threaded()
+    } else {
+        Completions::inline()
+    };
     let committer = Arc::new(Signal::new());
     let mut logs = recovered.logs;
     logs.incarnation_next = logs.incarnation_next.max(recovered.incarnation_next);
-    let chain = recovered.chain.iter().map(|segment| (segment.id, Arc::clone(segment))).collect();
-    let floor = if recovered.floor_proven { recovered.floor } else { 0 };
-    let mut writer = Writer::new(recovered.pred, recovered.next_sequence, recovered.last_time, floor);
+    let chain = recovered
+        .chain
+        .iter()
+        .map(|segment| (segment.id, Arc::clone(segment)))
+        .collect();
+    let floor = if recovered.floor_proven {
+        recovered.floor
+    } else {
+        0
+    };
+    let mut writer = Writer::new(
+        recovered.pred,
+        recovered.next_sequence,
+        recovered.last_time,
+        floor,
+    );
     writer.discard = recovered.discard;
     let mut chores = VecDeque::new();
     for missing in recovered.missing_indexes {
-        chores.push_back(Chore::Rebuilt { segment: missing.segment, bytes: missing.bytes });
+        chores.push_back(Chore::Rebuilt {
+            segment: missing.segment,
+            bytes: missing.bytes,
+        });
     }
-    let core =
-        Core { logs, serial: 0, closed: None, shut: false, unwritten: 0, room: 0, floor: recovered.floor, chain };
+    let core = Core {
+        logs,
+        serial: 0,
+        closed: None,
+        shut: false,
+        unwritten: 0,
+        room: 0,
+        floor: recovered.floor,
+        chain,
+    };
     let now = Instant::now();
-    let activity = Activity { last: now, unsynced_since: None, marked: true, mark_synced: true };
+    let activity = Activity {
+        last: now,
+        unsynced_since: None,
+        marked: true,
+        mark_synced: true,
+    };
     let shared = Shared {
         uuid: Uuid(recovered.uuid),
         report: recovered.report,
@@ -138,10 +179,18 @@ fn build(
 /// What earlier lives prepared and did not use.
 fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
     let dir = fs.display(files::JOURNAL);
-    let names = fs.list(files::JOURNAL).map_err(|e| Error::io(&dir, "list the directory", e))?;
-    let mut found = Found { next_id: recovered.next_segment, next_number: 1, ..Found::default() };
+    let names = fs
+        .list(files::JOURNAL)
+        .map_err(|e| Error::io(&dir, "list the directory", e))?;
+    let mut found = Found {
+        next_id: recovered.next_segment,
+        next_number: 1,
+        ..Found::default()
+    };
     for name in names {
-        let Some((number, extension)) = name.split_once('.') else { continue };
+        let Some((number, extension)) = name.split_once('.') else {
+            continue;
+        };
         let path = format!("{}/{name}", files::JOURNAL);
         match (number.parse::<u64>(), extension) {
             (Ok(number), "spare") => {

@@ -176,7 +176,11 @@ impl Pool {
             let state = self.state.lock();
             let carry = state.carry.as_ref().is_none_or(|c| c.len < state.carry_len);
             let spare = state.free() < self.ahead + RESERVE_FILES;
-            (carry.then_some(state.carry_len), spare, state.named.is_none() && !state.spares.is_empty())
+            (
+                carry.then_some(state.carry_len),
+                spare,
+                state.named.is_none() && !state.spares.is_empty(),
+            )
         };
         if want_name {
             return self.name_next().map(|()| true);
@@ -240,7 +244,11 @@ impl Pool {
         let _maker = self.maker.lock();
         let mut state = self.state.lock();
         let carry = state.carry.take_if(|carry| carry.len >= len);
-        let usual = if carry.is_none() && len <= self.segment_bytes { state.spares.pop_front() } else { None };
+        let usual = if carry.is_none() && len <= self.segment_bytes {
+            state.spares.pop_front()
+        } else {
+            None
+        };
         drop(state);
         let file = carry.or(usual).map_or_else(|| self.make(len), Ok)?;
         self.retire_named();
@@ -249,7 +257,9 @@ impl Pool {
 
     /// Gives the next segment's name to a spare, ahead of need. The caller holds `maker`.
     fn name_next(&self) -> Result<()> {
-        let Some(spare) = self.state.lock().spares.pop_front() else { return Ok(()) };
+        let Some(spare) = self.state.lock().spares.pop_front() else {
+            return Ok(());
+        };
         let named = self.name(spare)?;
         self.state.lock().named = Some(named);
         Ok(())
@@ -262,7 +272,10 @@ impl Pool {
             state.next_id - 1
         };
         let path = Segment::name(id);
-        let named = self.fs.rename(&file.path, &path).and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        let named = self
+            .fs
+            .rename(&file.path, &path)
+            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
         named.map_err(|e| Error::io(self.fs.display(&path), "name the next segment", e))?;
         file.path = path;
         Ok((id, file))
@@ -271,7 +284,9 @@ impl Pool {
     /// Takes the name from a segment that was overtaken: its id will never be used.
     fn retire_named(&self) {
         let mut state = self.state.lock();
-        let Some((_, mut file)) = state.named.take() else { return };
+        let Some((_, mut file)) = state.named.take() else {
+            return;
+        };
         let path = state.number("spare");
         drop(state);
         // Not synced: under either name it is full of zeros, and the rename of the overtaking file syncs the directory.
@@ -303,7 +318,10 @@ impl Pool {
         state.full = false;
         let path = state.number("spare");
         drop(state);
-        let renamed = self.fs.rename(&temporary, &path).and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        let renamed = self
+            .fs
+            .rename(&temporary, &path)
+            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
         renamed.map_err(|e| Error::io(self.fs.display(&path), "name a spare file", e))?;
         Ok(Prepared { path, file, len })
     }
@@ -311,7 +329,10 @@ impl Pool {
     fn zeroed(&self, path: &str, exists: bool, len: u64) -> Result<Arc<dyn File>> {
         let io = |doing: &'static str| move |e| Error::io(self.fs.display(path), doing, e);
         let file = if exists {
-            let file = self.fs.open(path, Access::Write).map_err(io("open a left-over file"))?;
+            let file = self
+                .fs
+                .open(path, Access::Write)
+                .map_err(io("open a left-over file"))?;
             file.set_len(0).map_err(io("empty a left-over file"))?;
             file
         } else {
@@ -320,7 +341,8 @@ impl Pool {
         let mut at = 0;
         while at < len {
             let step = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            file.write_all_at(&ZEROS[..step], at).map_err(io("fill a segment file with zeros"))?;
+            file.write_all_at(&ZEROS[..step], at)
+                .map_err(io("fill a segment file with zeros"))?;
             at += step as u64;
         }
         file.sync_data().map_err(io("sync a zeroed file"))?;

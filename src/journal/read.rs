@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::state::{LogState, Place};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Kind;
-use crate::segment::read::{BlockCache, Wanted, read_payload};
+use crate::segment::read::{BlockCache, ReadAhead, Wanted, read_payload};
 use crate::types::{Entry, EntryId, LogKey};
 
 /// An entry that is there, and where.
@@ -22,7 +22,10 @@ pub(crate) fn locate(state: &LogState, key: LogKey, index: u64) -> Result<Locate
     }
     let term = state.term_at(index);
     match (term, state.place(index)) {
-        (Some(term), Some(place)) => Ok(Located { id: EntryId { term, index }, place }),
+        (Some(term), Some(place)) => Ok(Located {
+            id: EntryId { term, index },
+            place,
+        }),
         _ => {
             let text = format!("entry {index} of log {key} is damaged; `everlog verify` lists all damage");
             Err(Error::new(ErrorKind::Damaged, text))
@@ -50,15 +53,24 @@ pub(crate) fn locate_some(
 /// Why there is no entry `index`.
 pub(crate) fn outside(state: &LogState, key: LogKey, index: u64) -> Error {
     if index < state.start {
-        let text = format!("entry {index} of log {key} was purged; the log begins at {}", state.start);
+        let text = format!(
+            "entry {index} of log {key} was purged; the log begins at {}",
+            state.start
+        );
         return Error::new(ErrorKind::Purged, text);
     }
     let text = format!("log {key} has no entry {index}; it ends at {}", state.end);
     Error::new(ErrorKind::NotFound, text)
 }
 
-/// Reads and verifies what was located.
-pub(crate) fn fetch(located: Located, key: LogKey, incarnation: u64, cache: &BlockCache) -> Result<Entry> {
+/// Reads and verifies what was located; through `ahead` if more will be read behind it.
+pub(crate) fn fetch(
+    located: Located,
+    key: LogKey,
+    incarnation: u64,
+    cache: &BlockCache,
+    ahead: Option<&mut ReadAhead>,
+) -> Result<Entry> {
     let Located { id, place } = located;
     let payload = match place {
         Place::Memory(payload) => payload,
@@ -72,7 +84,10 @@ pub(crate) fn fetch(located: Located, key: LogKey, incarnation: u64, cache: &Blo
                 index: id.index,
                 term: id.term,
             };
-            read_payload(&disk.segment, header_at, &wanted)?
+            match ahead {
+                Some(ahead) => ahead.read_payload(&disk.segment, header_at, &wanted)?,
+                None => read_payload(&disk.segment, header_at, &wanted)?,
+            }
         }
     };
     Ok(Entry { id, payload })

@@ -49,8 +49,18 @@ pub struct Cut {
 
 impl fmt::Display for Cut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Cut { path, offset, bytes, batches, why } = self;
-        write!(f, "{} at {offset}: cut {bytes} bytes, {batches} batches, unwitnessed ({why})", path.display())
+        let Cut {
+            path,
+            offset,
+            bytes,
+            batches,
+            why,
+        } = self;
+        write!(
+            f,
+            "{} at {offset}: cut {bytes} bytes, {batches} batches, unwitnessed ({why})",
+            path.display()
+        )
     }
 }
 
@@ -99,8 +109,6 @@ pub enum FindingKind {
     Unreadable,
     /// A file that the journal needs is not there.
     Missing,
-    /// Nothing is lost, and a person should know.
-    Warning,
 }
 
 impl fmt::Display for FindingKind {
@@ -110,7 +118,6 @@ impl fmt::Display for FindingKind {
             FindingKind::Torn => "torn",
             FindingKind::Unreadable => "unreadable",
             FindingKind::Missing => "missing",
-            FindingKind::Warning => "warning",
         })
     }
 }
@@ -136,9 +143,22 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(crate) fn new(kind: FindingKind, path: PathBuf, bytes: Range<u64>, what: impl Into<String>) -> Finding {
+    pub(crate) fn new(
+        kind: FindingKind,
+        path: PathBuf,
+        bytes: Range<u64>,
+        what: impl Into<String>,
+    ) -> Finding {
         let (offset, bytes) = (bytes.start, bytes.end.saturating_sub(bytes.start));
-        Finding { log: None, range: None, path, offset, bytes, what: what.into(), kind }
+        Finding {
+            log: None,
+            range: None,
+            path,
+            offset,
+            bytes,
+            what: what.into(),
+            kind,
+        }
     }
 
     pub(crate) fn about(mut self, log: LogKey, range: Option<Range<u64>>) -> Finding {
@@ -152,14 +172,21 @@ impl Finding {
     pub fn is_damage(&self) -> bool {
         match self.kind {
             FindingKind::Damaged | FindingKind::Unreadable | FindingKind::Missing => true,
-            FindingKind::Torn | FindingKind::Warning => false,
+            FindingKind::Torn => false,
         }
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} at {}: {}: {}", self.path.display(), self.offset, self.kind, self.what)?;
+        write!(
+            f,
+            "{} at {}: {}: {}",
+            self.path.display(),
+            self.offset,
+            self.kind,
+            self.what
+        )?;
         match (self.log, &self.range) {
             (Some(log), Some(range)) => write!(f, " (log {log}, entries {}..{})", range.start, range.end),
             (Some(log), None) => write!(f, " (log {log})"),

@@ -32,7 +32,9 @@ pub(crate) fn check(logs: &Logs, batch: &WriteBatch) -> Result<()> {
         return Ok(());
     }
     for op in &batch.ops {
-        let shadow = shadows.entry(op.log).or_insert_with(|| logs.get(op.log).map(Shadow::of));
+        let shadow = shadows
+            .entry(op.log)
+            .or_insert_with(|| logs.get(op.log).map(Shadow::of));
         check_one(op, shadow)?;
     }
     Ok(())
@@ -63,13 +65,25 @@ impl<'a> Shadow<'a> {
             start: base.start,
             end: base.end,
             purged: base.purged,
-            cells: base.cells.iter().map(|(id, cell)| (*id, cell.value.as_ref().map_or(0, Bytes::len))).collect(),
+            cells: base
+                .cells
+                .iter()
+                .map(|(id, cell)| (*id, cell.value.as_ref().map_or(0, Bytes::len)))
+                .collect(),
         }
     }
 
     fn new(first: u64) -> Shadow<'a> {
         let (base, added, cells) = (None, Vec::new(), BTreeMap::new());
-        Shadow { base, cut: first, added, start: first, end: first, purged: None, cells }
+        Shadow {
+            base,
+            cut: first,
+            added,
+            start: first,
+            end: first,
+            purged: None,
+            cells,
+        }
     }
 
     fn term_at(&self, index: u64) -> Option<Term> {
@@ -90,7 +104,10 @@ impl<'a> Shadow<'a> {
 
     fn append(&mut self, term: Term) {
         if self.added.last().is_none_or(|run| run.term != term) {
-            self.added.push(TermRun { first: self.end, term });
+            self.added.push(TermRun {
+                first: self.end,
+                term,
+            });
         }
         self.end += 1;
     }
@@ -126,9 +143,10 @@ fn check_one(op: &Wish, shadow: &mut Option<Shadow<'_>>) -> Result<()> {
         What::Append => check_append(log, key, None),
         What::AppendAt(id) => check_append(log, key, Some(id)),
         What::TruncateFrom(from) if from >= log.end => Ok(()),
-        What::TruncateFrom(from) if from < log.start => {
-            invalid(format!("log {key} begins at {}; it cannot be truncated from {from}", log.start))
-        }
+        What::TruncateFrom(from) if from < log.start => invalid(format!(
+            "log {key} begins at {}; it cannot be truncated from {from}",
+            log.start
+        )),
         What::TruncateFrom(from) => {
             log.truncate(from);
             Ok(())
@@ -147,7 +165,9 @@ fn check_one(op: &Wish, shadow: &mut Option<Shadow<'_>>) -> Result<()> {
             log.cells.insert(cell, op.payload_len());
             let total: usize = log.cells.values().sum();
             if total > CELL_BYTES_MAX {
-                return invalid(format!("the cells of log {key} would hold {total} bytes; at most {CELL_BYTES_MAX}"));
+                return invalid(format!(
+                    "the cells of log {key} would hold {total} bytes; at most {CELL_BYTES_MAX}"
+                ));
             }
             Ok(())
         }
@@ -171,10 +191,15 @@ fn check_append(log: &mut Shadow<'_>, key: LogKey, id: Option<EntryId>) -> Resul
     let last = log.last();
     let term = id.map_or_else(|| last.map_or(Term(0), |last| last.term), |id| id.term);
     if let Some(id) = id.filter(|id| id.index != log.end) {
-        return invalid(format!("the next index of log {key} is {}, not {}", log.end, id.index));
+        return invalid(format!(
+            "the next index of log {key} is {}, not {}",
+            log.end, id.index
+        ));
     }
     if let Some(last) = last.filter(|last| last.term > term) {
-        return invalid(format!("the last entry of log {key} is {last}; a term of {term} is lower"));
+        return invalid(format!(
+            "the last entry of log {key} is {last}; a term of {term} is lower"
+        ));
     }
     log.append(term);
     Ok(())
@@ -206,7 +231,10 @@ fn check_purge_through(log: &mut Shadow<'_>, key: LogKey, id: EntryId) -> Result
     }
     match log.term_at(id.index) {
         Some(term) if term != id.term => {
-            return invalid(format!("entry {} of log {key} has term {term}, not {}", id.index, id.term));
+            return invalid(format!(
+                "entry {} of log {key} has term {term}, not {}",
+                id.index, id.term
+            ));
         }
         None if log.last().is_some_and(|last| last.term > id.term) => {
             return invalid(format!("the last entry of log {key} has a higher term than {id}"));
@@ -228,7 +256,10 @@ pub(crate) fn apply(logs: &mut Logs, batch: WriteBatch, serial: &mut u64) -> (Ve
         let payload = wish.payload(&buffer);
         if let Some(op) = apply_one(logs, wish, payload, *serial) {
             if op.kind == Kind::Append {
-                ids.push(EntryId { term: op.term, index: op.index });
+                ids.push(EntryId {
+                    term: op.term,
+                    index: op.index,
+                });
             }
             ops.push(op);
         }
@@ -238,8 +269,17 @@ pub(crate) fn apply(logs: &mut Logs, batch: WriteBatch, serial: &mut u64) -> (Ve
 
 fn apply_one(logs: &mut Logs, wish: &Wish, payload: Bytes, serial: u64) -> Option<Op> {
     let key = wish.log;
-    let mut op =
-        Op { kind: Kind::Append, cell: 0, log: key, incarnation: 0, index: 0, term: Term(0), payload, crc: wish.crc, serial };
+    let mut op = Op {
+        kind: Kind::Append,
+        cell: 0,
+        log: key,
+        incarnation: 0,
+        index: 0,
+        term: Term(0),
+        payload,
+        crc: wish.crc,
+        serial,
+    };
     match wish.what {
         What::Create(first) => {
             op.kind = Kind::Create;
@@ -252,7 +292,12 @@ fn apply_one(logs: &mut Logs, wish: &Wish, payload: Bytes, serial: u64) -> Optio
         What::Floor(segment) => {
             op.kind = Kind::Floor;
             op.index = segment;
-            op.payload = Bytes::copy_from_slice(&Floor { incarnation_next: logs.incarnation_next }.encode());
+            op.payload = Bytes::copy_from_slice(
+                &Floor {
+                    incarnation_next: logs.incarnation_next,
+                }
+                .encode(),
+            );
             op.crc = payload_crc(&op.payload);
             return Some(op);
         }
@@ -314,7 +359,14 @@ fn apply_to(log: &mut LogState, what: What, mut op: Op) -> Option<Op> {
             op.kind = Kind::Cell;
             op.cell = cell;
             let place = log.cells.get(&cell).and_then(|cell| cell.place.clone());
-            log.cells.insert(cell, Cell { value: Some(op.payload.clone()), place, serial: op.serial });
+            log.cells.insert(
+                cell,
+                Cell {
+                    value: Some(op.payload.clone()),
+                    place,
+                    serial: op.serial,
+                },
+            );
         }
         What::RestateFacts => {
             op.kind = Kind::Facts;

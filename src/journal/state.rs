@@ -97,9 +97,19 @@ pub(crate) struct DiskPlace {
 /// One thing read from a segment, in journal order.
 pub(crate) enum Replayed<'a> {
     /// Consecutive entries of one log.
-    Run { log: LogKey, incarnation: u64, range: Range<u64>, terms: &'a [TermRun], slots: Slots },
+    Run {
+        log: LogKey,
+        incarnation: u64,
+        range: Range<u64>,
+        terms: &'a [TermRun],
+        slots: Slots,
+    },
     /// Anything else. The payload is there for facts and floors, and for cells unless they are read later.
-    Frame { frame: &'a Frame, header_at: u64, payload: Option<Bytes> },
+    Frame {
+        frame: &'a Frame,
+        header_at: u64,
+        payload: Option<Bytes>,
+    },
 }
 
 /// What is on disk contradicts itself, although every checksum holds.
@@ -144,9 +154,19 @@ impl Logs {
     /// the floor is taken from its first item, and its facts follow before the end.
     pub(crate) fn replay(&mut self, item: Replayed<'_>, segment: &Arc<Segment>) -> Result<(), ReplayBad> {
         match item {
-            Replayed::Run { log, incarnation, range, terms, slots } => {
+            Replayed::Run {
+                log,
+                incarnation,
+                range,
+                terms,
+                slots,
+            } => {
                 let state = self.provisional(log, incarnation, range.start);
-                if state.start == state.end && state.identity_at == 0 && state.purged_at == 0 && state.pieces.is_empty() {
+                if state.start == state.end
+                    && state.identity_at == 0
+                    && state.purged_at == 0
+                    && state.pieces.is_empty()
+                {
                     state.move_to(range.start);
                 }
                 if range.start != state.end {
@@ -159,7 +179,11 @@ impl Logs {
                 state.take_run(segment, range, terms, slots);
                 Ok(())
             }
-            Replayed::Frame { frame, header_at, payload } => self.replay_frame(frame, header_at, payload, segment),
+            Replayed::Frame {
+                frame,
+                header_at,
+                payload,
+            } => self.replay_frame(frame, header_at, payload, segment),
         }
     }
 
@@ -172,14 +196,27 @@ impl Logs {
     ) -> Result<(), ReplayBad> {
         let key = frame.log;
         let at = segment.id;
-        let bad = |what: String| ReplayBad { log: key, missing: None, what };
+        let bad = |what: String| ReplayBad {
+            log: key,
+            missing: None,
+            what,
+        };
         self.incarnation_next = self.incarnation_next.max(frame.incarnation + 1);
         match frame.kind {
             Kind::Append => {
-                let terms = [TermRun { first: frame.index, term: frame.term }];
+                let terms = [TermRun {
+                    first: frame.index,
+                    term: frame.term,
+                }];
                 let slots = Slots::one(frame.index, header_at);
                 let range = frame.index..frame.index + 1;
-                let run = Replayed::Run { log: key, incarnation: frame.incarnation, range, terms: &terms, slots };
+                let run = Replayed::Run {
+                    log: key,
+                    incarnation: frame.incarnation,
+                    range,
+                    terms: &terms,
+                    slots,
+                };
                 return self.replay(run, segment);
             }
             Kind::Create => {
@@ -188,11 +225,17 @@ impl Logs {
                 self.map.insert(key, log);
             }
             Kind::Delete => {
-                if self.map.get(&key).is_some_and(|log| log.incarnation == frame.incarnation) {
+                if self
+                    .map
+                    .get(&key)
+                    .is_some_and(|log| log.incarnation == frame.incarnation)
+                {
                     self.map.remove(&key);
                 }
             }
-            Kind::Truncate => self.provisional(key, frame.incarnation, frame.index).truncate(frame.index),
+            Kind::Truncate => self
+                .provisional(key, frame.incarnation, frame.index)
+                .truncate(frame.index),
             Kind::Purge => {
                 let log = self.provisional(key, frame.incarnation, frame.index);
                 log.purge(frame.index, frame.term);
@@ -208,7 +251,14 @@ impl Logs {
             Kind::Cell => {
                 let log = self.provisional(key, frame.incarnation, 0);
                 let place = Some((Arc::clone(segment), header_at));
-                log.cells.insert(frame.cell, Cell { value: payload, place, serial: 0 });
+                log.cells.insert(
+                    frame.cell,
+                    Cell {
+                        value: payload,
+                        place,
+                        serial: 0,
+                    },
+                );
             }
             Kind::Facts => {
                 let facts = payload.as_deref().and_then(|p| Facts::decode(p).ok());
@@ -220,7 +270,10 @@ impl Logs {
             }
             Kind::Floor => self.floor = self.floor.max(frame.index),
             Kind::CellUnknown | Kind::Lost | Kind::Relocated => {
-                return Err(bad(format!("a frame of kind {:?} needs a newer everlog", frame.kind)));
+                return Err(bad(format!(
+                    "a frame of kind {:?} needs a newer everlog",
+                    frame.kind
+                )));
             }
         }
         Ok(())
@@ -229,7 +282,10 @@ impl Logs {
     /// The log `key` of that incarnation; one whose creation lies below the floor begins at `start`.
     fn provisional(&mut self, key: LogKey, incarnation: u64, start: u64) -> &mut LogState {
         self.incarnation_next = self.incarnation_next.max(incarnation + 1);
-        let log = self.map.entry(key).or_insert_with(|| LogState::new(incarnation, start));
+        let log = self
+            .map
+            .entry(key)
+            .or_insert_with(|| LogState::new(incarnation, start));
         if log.incarnation < incarnation {
             *log = LogState::new(incarnation, start);
         }
@@ -238,9 +294,17 @@ impl Logs {
 
     /// Replaces the in-memory offsets of a sealed segment by the blocks of its index file. `covered` is what each log had in
     /// the segment when it was sealed: what a later truncate or purge took is clipped here.
-    pub(crate) fn adopt_blocks(&mut self, segment: u64, covered: &BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>) {
+    pub(crate) fn adopt_blocks(
+        &mut self,
+        segment: u64,
+        covered: &BTreeMap<(LogKey, u64), Vec<(Range<u64>, BlockRef)>>,
+    ) {
         for ((key, incarnation), blocks) in covered {
-            if let Some(log) = self.map.get_mut(key).filter(|log| log.incarnation == *incarnation) {
+            if let Some(log) = self
+                .map
+                .get_mut(key)
+                .filter(|log| log.incarnation == *incarnation)
+            {
                 log.adopt_blocks(segment, blocks);
             }
         }
@@ -248,7 +312,11 @@ impl Logs {
 
     /// The lowest segment that holds an entry that is still there.
     pub(crate) fn lowest_live(&self) -> Option<u64> {
-        self.map.values().filter_map(|log| log.pieces.front()).map(|piece| piece.segment.id).min()
+        self.map
+            .values()
+            .filter_map(|log| log.pieces.front())
+            .map(|piece| piece.segment.id)
+            .min()
     }
 }
 
@@ -319,7 +387,11 @@ impl LogState {
                 return;
             }
         }
-        self.pieces.push_back(Piece { segment: Arc::clone(segment), range, slots });
+        self.pieces.push_back(Piece {
+            segment: Arc::clone(segment),
+            range,
+            slots,
+        });
     }
 
     /// See [`Logs::adopt_blocks`]: a piece in memory that the blocks cover wholly is replaced by them.
@@ -335,7 +407,11 @@ impl LogState {
                 .filter_map(|(range, block)| {
                     let range = range.start.max(piece.range.start)..range.end.min(piece.range.end);
                     let segment = Arc::clone(&piece.segment);
-                    (!range.is_empty()).then(|| Piece { segment, range, slots: Slots::Block(block.clone()) })
+                    (!range.is_empty()).then(|| Piece {
+                        segment,
+                        range,
+                        slots: Slots::Block(block.clone()),
+                    })
                 })
                 .collect();
             let all = parts.iter().map(|p| p.range.end - p.range.start).sum::<u64>();
@@ -387,7 +463,9 @@ impl LogState {
         }
         self.start = self.start.max(to);
         let front = self.end - self.pending.len() as u64;
-        let gone = usize::try_from(to.saturating_sub(front)).unwrap_or(usize::MAX).min(self.pending.len());
+        let gone = usize::try_from(to.saturating_sub(front))
+            .unwrap_or(usize::MAX)
+            .min(self.pending.len());
         self.pending.drain(..gone);
         self.durable_end = self.durable_end.max(self.start);
         while self.pieces.front().is_some_and(|p| p.range.end <= to) {
@@ -427,32 +505,48 @@ impl LogState {
             self.move_to(next);
             self.start = facts.first.min(next);
             if self.start != self.end {
-                return Err(format!("entries {}..{next} are stated and not there", facts.first));
+                return Err(format!(
+                    "entries {}..{next} are stated and not there",
+                    facts.first
+                ));
             }
             return Ok(());
         }
         if self.end != next {
-            return Err(format!("the log is stated to end at {next} and ends at {}", self.end));
+            return Err(format!(
+                "the log is stated to end at {next} and ends at {}",
+                self.end
+            ));
         }
         if facts.first > self.start {
             let purged = self.purged;
             self.purge(facts.first, purged.map_or(Term(0), |id| id.term));
             self.purged = purged;
         } else if facts.first < self.start {
-            return Err(format!("the log is stated to begin at {} and begins at {}", facts.first, self.start));
+            return Err(format!(
+                "the log is stated to begin at {} and begins at {}",
+                facts.first, self.start
+            ));
         }
         Ok(())
     }
 
     /// What a restatement of this log says.
     pub(crate) fn facts(&self) -> Facts {
-        Facts { first: self.start, purged: self.purged, last: self.last().map(|id| id.term) }
+        Facts {
+            first: self.start,
+            purged: self.purged,
+            last: self.last().map(|id| id.term),
+        }
     }
 
     /// Id of the last entry; of the last purged one if the log is empty.
     pub(crate) fn last(&self) -> Option<EntryId> {
         match self.terms.back() {
-            Some(run) if self.end > self.start => Some(EntryId { term: run.term, index: self.end - 1 }),
+            Some(run) if self.end > self.start => Some(EntryId {
+                term: run.term,
+                index: self.end - 1,
+            }),
             _ => self.purged,
         }
     }
@@ -466,7 +560,10 @@ impl LogState {
             return None;
         }
         let after = self.terms.partition_point(|run| run.first <= index);
-        after.checked_sub(1).and_then(|at| self.terms.get(at)).map(|run| run.term)
+        after
+            .checked_sub(1)
+            .and_then(|at| self.terms.get(at))
+            .map(|run| run.term)
     }
 
     /// The runs of terms in `range`, which must lie within the log; the first begins at `range.start`.
@@ -474,9 +571,20 @@ impl LogState {
         if range.is_empty() {
             return Vec::new();
         }
-        let from = self.terms.partition_point(|run| run.first <= range.start).saturating_sub(1);
-        let runs = self.terms.iter().skip(from).take_while(|run| run.first < range.end);
-        runs.map(|run| TermRun { first: run.first.max(range.start), term: run.term }).collect()
+        let from = self
+            .terms
+            .partition_point(|run| run.first <= range.start)
+            .saturating_sub(1);
+        let runs = self
+            .terms
+            .iter()
+            .skip(from)
+            .take_while(|run| run.first < range.end);
+        runs.map(|run| TermRun {
+            first: run.first.max(range.start),
+            term: run.term,
+        })
+        .collect()
     }
 
     /// Where the entry `index` of `start..end` is; `None` if it is lost.
@@ -489,7 +597,10 @@ impl LogState {
         let at = self.pieces.partition_point(|piece| piece.range.end <= index);
         let piece = self.pieces.get(at).filter(|piece| piece.range.contains(&index))?;
         let slot = piece.slots.slot(index)?;
-        Some(Place::Disk(DiskPlace { segment: Arc::clone(&piece.segment), slot }))
+        Some(Place::Disk(DiskPlace {
+            segment: Arc::clone(&piece.segment),
+            slot,
+        }))
     }
 
     /// Damage took acknowledged entries: the log goes on at `range.end`, and reading `range` says `Damaged`.
@@ -502,6 +613,8 @@ impl LogState {
 
     /// The segments that hold entries of this log, lowest first, with how many entries.
     pub(crate) fn segments(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.pieces.iter().map(|piece| (piece.segment.id, piece.range.end - piece.range.start))
+        self.pieces
+            .iter()
+            .map(|piece| (piece.segment.id, piece.range.end - piece.range.start))
     }
 }

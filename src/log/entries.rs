@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::Log;
 use crate::error::{Error, Result};
 use crate::journal::read::{self, Located};
+use crate::segment::read::ReadAhead;
 use crate::types::Entry;
 
 /// How many entries are located under one lock.
@@ -19,25 +20,40 @@ pub struct Entries {
     located: VecDeque<Located>,
     /// What ends the range, once the located entries are read.
     error: Option<Error>,
+    ahead: ReadAhead,
 }
 
 impl Entries {
     pub(super) fn new(log: Log, range: Range<u64>) -> Entries {
-        Entries { log, rest: range, located: VecDeque::new(), error: None }
+        Entries {
+            log,
+            rest: range,
+            located: VecDeque::new(),
+            error: None,
+            ahead: ReadAhead::new(),
+        }
     }
 
     fn refill(&mut self) -> Result<()> {
         let (key, range) = (self.log.key, self.rest.clone());
-        let (found, error) = self.log.with(|state| read::locate_some(state, key, range, AT_ONCE))?;
+        let (found, error) = self
+            .log
+            .with(|state| read::locate_some(state, key, range, AT_ONCE))?;
         self.rest.start += found.len() as u64;
         self.located.extend(found);
         self.error = error;
         Ok(())
     }
 
-    fn fetch(&self, located: Located) -> Result<Entry> {
+    fn fetch(&mut self, located: Located) -> Result<Entry> {
         let shared = &self.log.journal.shared;
-        let entry = read::fetch(located, self.log.key, self.log.incarnation, &shared.cache)?;
+        let entry = read::fetch(
+            located,
+            self.log.key,
+            self.log.incarnation,
+            &shared.cache,
+            Some(&mut self.ahead),
+        )?;
         shared.counters.reads.add(1);
         shared.counters.read_bytes.add(entry.payload.len() as u64);
         Ok(entry)

@@ -43,7 +43,10 @@ pub struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("key", &self.key).field("journal", &self.journal).finish()
+        f.debug_struct("Log")
+            .field("key", &self.key)
+            .field("journal", &self.journal)
+            .finish()
     }
 }
 
@@ -63,7 +66,11 @@ impl Journal {
             return Err(closed_by_owner());
         }
         let state = core.logs.get(key).ok_or_else(|| not_found(key))?;
-        Ok(Log { journal: self.clone(), key, incarnation: state.incarnation })
+        Ok(Log {
+            journal: self.clone(),
+            key,
+            incarnation: state.incarnation,
+        })
     }
 
     /// The log `key`, created if there is none; durable on return either way.
@@ -105,13 +112,17 @@ impl Log {
 
     /// Appends the entry `id`, whose index must be the next and whose term no lower than the last; durable on return.
     pub fn append_at(&self, id: EntryId, payload: impl AsRef<[u8]>) -> Result<EntryId> {
-        let written = self.journal.write(self.one(What::AppendAt(id), payload.as_ref())?)?;
+        let written = self
+            .journal
+            .write(self.one(What::AppendAt(id), payload.as_ref())?)?;
         only(&written)
     }
 
     /// Appends an entry; given to the system on return, durable a little later. See [`Journal::write_relaxed`].
     pub fn append_relaxed(&self, payload: impl AsRef<[u8]>) -> Result<EntryId> {
-        let written = self.journal.write_relaxed(self.one(What::Append, payload.as_ref())?)?;
+        let written = self
+            .journal
+            .write_relaxed(self.one(What::Append, payload.as_ref())?)?;
         only(&written)
     }
 
@@ -124,17 +135,23 @@ impl Log {
 
     /// Sets a cell; durable on return.
     pub fn set(&self, cell: u8, value: impl AsRef<[u8]>) -> Result<()> {
-        self.journal.write(self.one(What::Set(cell), value.as_ref())?).map(drop)
+        self.journal
+            .write(self.one(What::Set(cell), value.as_ref())?)
+            .map(drop)
     }
 
     /// Sets a cell; given to the system on return, durable a little later, and no later than anything written after it.
     pub fn set_relaxed(&self, cell: u8, value: impl AsRef<[u8]>) -> Result<()> {
-        self.journal.write_relaxed(self.one(What::Set(cell), value.as_ref())?).map(drop)
+        self.journal
+            .write_relaxed(self.one(What::Set(cell), value.as_ref())?)
+            .map(drop)
     }
 
     /// Drops the entries from `index` on, durably. Beyond the end nothing happens; below the first entry it is `Invalid`.
     pub fn truncate_from(&self, index: u64) -> Result<()> {
-        self.journal.write(self.one(What::TruncateFrom(index), &[])?).map(drop)
+        self.journal
+            .write(self.one(What::TruncateFrom(index), &[])?)
+            .map(drop)
     }
 
     /// Drops the entries before `index`, durably; beyond the end too, and then the log goes on at `index`. Space is freed in
@@ -145,7 +162,9 @@ impl Log {
 
     /// Drops the entries up to and including `id`, durably; `id` may lie beyond the end.
     pub fn purge_through(&self, id: EntryId) -> Result<()> {
-        self.journal.write(self.one(What::PurgeThrough(id), &[])?).map(drop)
+        self.journal
+            .write(self.one(What::PurgeThrough(id), &[])?)
+            .map(drop)
     }
 
     /// Empties the log, durably: `last` counts as its last purged entry, and the next index is `last.index + 1`.
@@ -169,7 +188,7 @@ impl Log {
     pub fn entry(&self, index: u64) -> Result<Entry> {
         let shared = &self.journal.shared;
         let found = self.with(|state| read::locate(state, self.key, index))??;
-        let entry = read::fetch(found, self.key, self.incarnation, &shared.cache)?;
+        let entry = read::fetch(found, self.key, self.incarnation, &shared.cache, None)?;
         shared.counters.reads.add(1);
         shared.counters.read_bytes.add(entry.payload.len() as u64);
         Ok(entry)
@@ -225,7 +244,9 @@ impl Log {
     /// Term of the entry at `index`, or of the last purged entry. `Purged` before that, `NotFound` beyond the end.
     pub fn term_at(&self, index: u64) -> Result<Term> {
         self.with(|state| {
-            state.term_at(index).ok_or_else(|| read::outside(state, self.key, index))
+            state
+                .term_at(index)
+                .ok_or_else(|| read::outside(state, self.key, index))
         })?
     }
 
@@ -245,7 +266,11 @@ impl Log {
         if core.shut {
             return Err(closed_by_owner());
         }
-        match core.logs.get(self.key).filter(|log| log.incarnation == self.incarnation) {
+        match core
+            .logs
+            .get(self.key)
+            .filter(|log| log.incarnation == self.incarnation)
+        {
             Some(state) => Ok(look(state)),
             None => Err(not_found(self.key)),
         }
@@ -253,5 +278,9 @@ impl Log {
 }
 
 fn only(written: &Written) -> Result<EntryId> {
-    written.ids.first().copied().ok_or_else(|| Error::new(ErrorKind::Invalid, "nothing was appended"))
+    written
+        .ids
+        .first()
+        .copied()
+        .ok_or_else(|| Error::new(ErrorKind::Invalid, "nothing was appended"))
 }

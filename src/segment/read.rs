@@ -12,6 +12,8 @@ use crate::types::{LogKey, Term};
 
 /// Read at once: a small entry comes with its header.
 const FIRST_READ: u64 = 4096;
+/// Read at once by whoever reads on.
+const READ_AHEAD: u64 = 256 << 10;
 
 /// What a frame must say to be the right one.
 #[derive(Clone, Copy, Debug)]
@@ -38,35 +40,106 @@ impl Wanted {
 /// The payload of the frame whose header stands at `header_at`: header and payload verify and are those of `wanted`, or
 /// the error says `Damaged` with the place. A read error is `Io`.
 pub(crate) fn read_payload(segment: &Segment, header_at: u64, wanted: &Wanted) -> Result<Bytes> {
+    let (mut head, mut body) = (Window::new(FIRST_READ), Window::new(0));
+    verified(segment, header_at, wanted, &mut head, &mut body)
+}
+
+/// Reads entry after entry through windows: headers stand together in front of their payloads, so each has its own.
+#[derive(Debug)]
+pub(crate) struct ReadAhead {
+    headers: Window,
+    payloads: Window,
+}
+
+impl ReadAhead {
+    pub(crate) fn new() -> ReadAhead {
+        ReadAhead { headers: Window::new(READ_AHEAD), payloads: Window::new(READ_AHEAD) }
+    }
+
+    /// As [`read_payload`].
+    pub(crate) fn read_payload(&mut self, segment: &Segment, header_at: u64, wanted: &Wanted) -> Result<Bytes> {
+        let ReadAhead { headers, payloads } = self;
+        match verified(segment, header_at, wanted, headers, payloads) {
+            // A window may be older than the entry: only the file itself is evidence.
+            Err(error) if error.kind() == ErrorKind::Damaged => {
+                *self = ReadAhead::new();
+                read_payload(segment, header_at, wanted)
+            }
+            read => read,
+        }
+    }
+}
+
+/// Some bytes of a segment.
+#[derive(Debug)]
+struct Window {
+    segment: u64,
+    at: u64,
+    bytes: Bytes,
+    /// Bytes to read at once.
+    ahead: u64,
+}
+
+impl Window {
+    fn new(ahead: u64) -> Window {
+        Window { segment: 0, at: 0, bytes: Bytes::new(), ahead }
+    }
+
+    /// `len` bytes at `at`, of a file of `file_len` bytes in which they lie.
+    fn get(&mut self, segment: &Segment, at: u64, len: u64, file_len: u64) -> Result<Bytes> {
+        if let Some(bytes) = self.held(segment, at, len) {
+            return Ok(bytes);
+        }
+        let ahead = len.max(self.ahead).min(file_len.saturating_sub(at));
+        // What cannot be read behind the wanted bytes is not their trouble.
+        let bytes = Bytes::from(read(segment, at, ahead).or_else(|_| read(segment, at, len))?);
+        *self = Window { segment: segment.id, at, bytes, ahead: self.ahead };
+        self.held(segment, at, len).ok_or_else(|| {
+            Error::at_offset(ErrorKind::Damaged, &segment.path, at, "the file ends before the frame")
+        })
+    }
+
+    fn held(&self, segment: &Segment, at: u64, len: u64) -> Option<Bytes> {
+        let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
+        let to = from.checked_add(usize::try_from(len).ok()?)?;
+        (self.segment == segment.id && to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
+}
+
+fn verified(
+    segment: &Segment,
+    header_at: u64,
+    wanted: &Wanted,
+    headers: &mut Window,
+    payloads: &mut Window,
+) -> Result<Bytes> {
     let damaged = |at: u64, what: String| {
         let log = wanted.log;
         let text = format!("{what} (log {log}, {}); `everlog verify` lists all damage", name(wanted));
         Error::at_offset(ErrorKind::Damaged, &segment.path, at, text)
     };
     let len = segment.readable_len()?;
-    let first = FIRST_READ.min(len.saturating_sub(header_at));
-    if first < FRAME_HEADER_LEN as u64 {
+    if len.saturating_sub(header_at) < FRAME_HEADER_LEN as u64 {
         return Err(damaged(header_at, "the file ends before the frame".into()));
     }
-    // A sector behind the entry that cannot be read is not this entry's trouble.
-    let read = read(segment, header_at, first).or_else(|_| read(segment, header_at, FRAME_HEADER_LEN as u64))?;
-    let frame = decode_frame(segment.opening.salt, wanted.term, &read)
+    let header = headers.get(segment, header_at, FRAME_HEADER_LEN as u64, len)?;
+    let frame = decode_frame(segment.opening.salt, wanted.term, &header)
         .map_err(|bad| damaged(header_at, format!("the frame header is bad: {bad}")))?;
     if !wanted.accepts(&frame) {
         return Err(damaged(header_at, format!("another frame stands here: {frame:?}")));
     }
     let from = frame.payload_offset(header_at);
-    let at = u64::from(frame.payload_at);
-    let end = at + u64::from(frame.len);
-    if from.saturating_add(u64::from(frame.len)) > len {
+    let size = u64::from(frame.len);
+    if from.saturating_add(size) > len {
         return Err(damaged(from, "the file ends before the payload".into()));
     }
-    let payload = match (usize::try_from(at), usize::try_from(end)) {
-        (Ok(at), Ok(end)) if end <= read.len() => Bytes::copy_from_slice(&read[at..end]),
-        _ => Bytes::from(self::read(segment, from, u64::from(frame.len))?),
+    let payload = match headers.held(segment, from, size) {
+        Some(payload) => payload,
+        None => payloads.get(segment, from, size, len)?,
     };
     frame.check_payload(&payload).map_err(|bad| damaged(from, format!("the payload is bad: {bad}")))?;
-    Ok(payload)
+    // A small entry must not keep a whole window in memory.
+    Ok(if size < READ_AHEAD / 4 { Bytes::copy_from_slice(&payload) } else { payload })
 }
 
 fn name(wanted: &Wanted) -> String {

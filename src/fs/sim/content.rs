@@ -11,6 +11,8 @@ const BLOCK_LEN: usize = 4096;
 
 pub(super) type Block = [u8; BLOCK_LEN];
 
+static ZEROS: Block = [0; BLOCK_LEN];
+
 #[derive(Clone, Debug, Default)]
 pub(super) struct Content {
     blocks: Arc<BTreeMap<u64, Arc<Block>>>,
@@ -32,10 +34,12 @@ impl Content {
             Arc::make_mut(&mut self.blocks).split_off(&first_whole);
         }
         let within = as_len(offset % BLOCK);
-        if within > 0 && self.blocks.contains_key(&(offset / BLOCK)) {
-            if let Some(block) = Arc::make_mut(&mut self.blocks).get_mut(&(offset / BLOCK)) {
-                Arc::make_mut(block)[within..].fill(0);
-            }
+        let straddled = offset / BLOCK;
+        if within > 0 && self.has(straddled) {
+            let block = Arc::make_mut(&mut self.blocks)
+                .entry(straddled)
+                .or_insert_with(|| Arc::new([0; BLOCK_LEN]));
+            Arc::make_mut(block)[within..].fill(0);
         }
     }
 
@@ -55,6 +59,16 @@ impl Content {
         bytes
     }
 
+    /// A range within one block, without copying.
+    pub(super) fn slice(&self, range: Range<u64>) -> &[u8] {
+        let at = as_len(range.start % BLOCK);
+        let block = self
+            .blocks
+            .get(&(range.start / BLOCK))
+            .map_or(&ZEROS, |block| &**block);
+        &block[at..at + as_len(range.end - range.start)]
+    }
+
     pub(super) fn has(&self, block: u64) -> bool {
         self.blocks.contains_key(&block)
     }
@@ -66,6 +80,10 @@ impl Content {
 
     pub(super) fn blocks(&self) -> impl Iterator<Item = &Arc<Block>> {
         self.blocks.values()
+    }
+
+    pub(super) fn numbered(&self) -> impl Iterator<Item = (u64, &Block)> {
+        self.blocks.iter().map(|(number, block)| (*number, &**block))
     }
 }
 

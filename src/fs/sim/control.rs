@@ -59,7 +59,8 @@ impl SimFs {
     }
 
     /// A power cut whose outcome `pick` chooses: it answers each [`Choice`] with an option, in an order that depends only
-    /// on the disk and on the answers given before. An answer that is too high counts as the last option.
+    /// on the disk and on the answers given before. An answer that is too high counts as the last option. `pick` must not use
+    /// this disk: it is locked meanwhile.
     #[must_use]
     pub fn crash_with(&self, pick: &mut dyn FnMut(Choice<'_>) -> usize) -> SimFs {
         SimFs::from_state(crash(&self.state.lock(), pick))
@@ -248,6 +249,26 @@ impl SimFs {
             .collect()
     }
 
+    /// A hash of all visible names, sizes and bytes, by which equal images are recognised.
+    pub fn digest(&self) -> u64 {
+        let state = self.state.lock();
+        let words = |bytes: &[u8]| {
+            bytes
+                .chunks(8)
+                .fold(0, |sum, word| mix(sum ^ little_endian(word)))
+        };
+        state.files().iter().fold(0, |sum, (path, id)| {
+            let inode = state.inodes.get(id);
+            let sum = mix(sum ^ words(path.as_bytes())) ^ inode.map_or(0, |inode| inode.visible_len);
+            let blocks = inode.into_iter().flat_map(|inode| inode.visible.numbered());
+            // A block of zeros and an absent one are the same image.
+            let filled = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
+            filled.fold(mix(sum), |sum, (number, block)| {
+                mix(sum ^ mix(number) ^ words(&block[..]))
+            })
+        })
+    }
+
     /// The rules that it plays by.
     pub fn profile(&self) -> Profile {
         self.state.lock().profile
@@ -257,6 +278,14 @@ impl SimFs {
     pub fn sector_bytes(&self) -> u64 {
         self.state.lock().sector
     }
+}
+
+/// At most eight bytes as a number.
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
 
 impl fmt::Debug for SimFs {

@@ -2,11 +2,12 @@
 
 use super::Profile;
 use super::content::{Content, as_len};
-use super::inode::{Change, Inode, Version};
+use super::inode::{Change, Inode};
 use super::names::{Dir, Entries, NameOp, Names, Node, ROOT, apply};
 use super::random::{Random, mix};
 use super::state::{Power, State};
 use crate::sync::Arc;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -146,10 +147,16 @@ struct Crash<'s, 'p> {
     pick: &'s mut Pick<'p>,
 }
 
+/// What a name stood for from a call on.
+type Meaning = (u64, Option<Node>);
+
+/// The content of a sector from a call on.
+type Version<'i> = (u64, &'i [u8]);
+
 /// The distinct contents that a sector may have.
 #[derive(Default)]
-struct Options {
-    contents: Vec<Vec<u8>>,
+struct Options<'i> {
+    contents: Vec<Cow<'i, [u8]>>,
     history: Vec<(u64, usize)>,
 }
 
@@ -216,7 +223,7 @@ impl Crash<'_, '_> {
 
     /// Every name takes any of its meanings, whatever the others do.
     fn name_by_name(&mut self, pending: &[NameOp], dirs: &mut BTreeMap<u64, Entries>) {
-        let mut meanings: BTreeMap<(u64, Arc<str>), Vec<(u64, Option<Node>)>> = BTreeMap::new();
+        let mut meanings: BTreeMap<(u64, Arc<str>), Vec<Meaning>> = BTreeMap::new();
         for change in pending {
             for (name, node) in &change.sets {
                 meanings
@@ -256,16 +263,18 @@ impl Crash<'_, '_> {
     fn file(&mut self, inode: &Inode, path: &Arc<str>) -> (Content, u64) {
         let (as_of, len) = self.size(inode, path);
         let cuts = self.cuts(inode, path, as_of, len);
-        let mut content = inode.durable.clone();
-        cuts.iter().for_each(|(_, to)| content.clear_from(*to));
+        let mut durable = inode.durable.clone();
+        cuts.iter().for_each(|(_, to)| durable.clear_from(*to));
+        let mut content = durable.clone();
         let size = self.before.sector;
         for (sector, versions) in self.versions(inode) {
             let range = sector * size..(sector + 1) * size;
             if range.start >= len {
                 break;
             }
+            let old = durable.slice(range.clone());
             let first = self.first_possible(inode, &range, &versions, as_of);
-            let options = options(&content, &range, &versions, first, &cuts, len);
+            let options = options(old, range.start, &versions, first, &cuts, len);
             let damage = self.damage(inode, &range, &options, len);
             let atom = Atom::Sector {
                 file: path.clone(),
@@ -273,7 +282,7 @@ impl Crash<'_, '_> {
             };
             let chosen = self.ask(&atom, &options.history, damage.len());
             let chosen = options.contents.iter().chain(&damage).nth(chosen);
-            if let Some(bytes) = chosen.filter(|bytes| **bytes != content.bytes(range.clone())) {
+            if let Some(bytes) = chosen.filter(|bytes| ***bytes != *old) {
                 content.write(range.start, bytes);
             }
         }
@@ -315,16 +324,16 @@ impl Crash<'_, '_> {
     }
 
     /// The versions of each dirty sector, oldest first.
-    fn versions(&self, inode: &Inode) -> BTreeMap<u64, Vec<Version>> {
+    fn versions<'i>(&self, inode: &'i Inode) -> BTreeMap<u64, Vec<Version<'i>>> {
         let size = self.before.sector;
-        let mut versions = inode.limbo.sectors.clone();
+        let mut versions: BTreeMap<u64, Vec<Version<'i>>> = BTreeMap::new();
+        for (sector, lost) in &inode.limbo.sectors {
+            versions.insert(*sector, lost.iter().map(|(op, data)| (*op, &data[..])).collect());
+        }
         for pending in &inode.pending {
             if let Change::Write { offset, bytes } = &pending.change {
                 for (sector, data) in (offset / size..).zip(bytes.chunks(as_len(size))) {
-                    versions
-                        .entry(sector)
-                        .or_default()
-                        .push((pending.op, data.into()));
+                    versions.entry(sector).or_default().push((pending.op, data));
                 }
             }
         }
@@ -333,7 +342,13 @@ impl Crash<'_, '_> {
 
     /// How many of the oldest contents (the durable one counts) are impossible. Ext4 never lets the size run ahead of
     /// the data: what lies beyond the durable size is at least as new as the size.
-    fn first_possible(&self, inode: &Inode, range: &Range<u64>, versions: &[Version], as_of: u64) -> usize {
+    fn first_possible(
+        &self,
+        inode: &Inode,
+        range: &Range<u64>,
+        versions: &[Version<'_>],
+        as_of: u64,
+    ) -> usize {
         let lost = inode
             .limbo
             .sectors
@@ -346,7 +361,13 @@ impl Crash<'_, '_> {
 
     /// What a hostile disk may leave in a sector that was being written: two versions mixed, garbage, or the bytes of a
     /// removed file.
-    fn damage(&self, inode: &Inode, range: &Range<u64>, options: &Options, len: u64) -> Vec<Vec<u8>> {
+    fn damage(
+        &self,
+        inode: &Inode,
+        range: &Range<u64>,
+        options: &Options<'_>,
+        len: u64,
+    ) -> Vec<Cow<'static, [u8]>> {
         if self.before.profile != Profile::Hostile {
             return Vec::new();
         }
@@ -354,13 +375,13 @@ impl Crash<'_, '_> {
         let mut damage = Vec::new();
         if let [oldest, .., newest] = options.contents.as_slice() {
             let split = 1 + random.below(newest.len() - 1);
-            damage.push([&newest[..split], &oldest[split..]].concat());
+            damage.push(Cow::Owned([&newest[..split], &oldest[split..]].concat()));
         }
-        damage.push(random.bytes(as_len(self.before.sector)));
+        damage.push(Cow::Owned(random.bytes(as_len(self.before.sector))));
         if range.start >= inode.durable_len && !self.before.freed.is_empty() {
             let block = &self.before.freed[random.below(self.before.freed.len())];
             let at = as_len(range.start % block.len() as u64);
-            damage.push(block[at..at + as_len(self.before.sector)].to_vec());
+            damage.push(Cow::Owned(block[at..at + as_len(self.before.sector)].to_vec()));
         }
         damage
             .iter_mut()
@@ -369,32 +390,26 @@ impl Crash<'_, '_> {
     }
 }
 
-/// The distinct contents of a sector: the durable one (in `content`, cut already) and its versions.
-fn options(
-    content: &Content,
-    range: &Range<u64>,
-    versions: &[Version],
+/// The distinct contents of the sector at `start`: the durable one, cut already, and its versions.
+fn options<'i>(
+    durable: &'i [u8],
+    start: u64,
+    versions: &[Version<'i>],
     first: usize,
     cuts: &[(u64, u64)],
     len: u64,
-) -> Options {
-    let mut durable = content.bytes(range.clone());
-    zero_behind(&mut durable, range.start, len);
-    let later = versions.iter().map(|(op, data)| {
-        let mut data = data.to_vec();
-        let cuts_after = cuts.iter().filter(|(cut, _)| cut > op);
-        cuts_after.for_each(|(_, to)| zero_behind(&mut data, range.start, *to));
-        zero_behind(&mut data, range.start, len);
-        (*op, data)
-    });
+) -> Options<'i> {
     let mut options = Options::default();
-    for (op, data) in std::iter::once((0, durable)).chain(later).skip(first) {
+    for (op, data) in std::iter::once(&(0, durable)).chain(versions).skip(first) {
+        let mut data = Cow::Borrowed(*data);
+        let cuts_after = cuts.iter().filter(|(cut, _)| cut > op);
+        cuts_after.for_each(|(_, to)| zero_behind(&mut data, start, *to));
+        zero_behind(&mut data, start, len);
         let known = options.contents.iter().position(|old| *old == data);
-        let first_of_all = options.history.is_empty();
-        options.history.push((
-            if first_of_all { 0 } else { op },
-            known.unwrap_or(options.contents.len()),
-        ));
+        let op = if options.history.is_empty() { 0 } else { *op };
+        options
+            .history
+            .push((op, known.unwrap_or(options.contents.len())));
         if known.is_none() {
             options.contents.push(data);
         }
@@ -403,9 +418,11 @@ fn options(
 }
 
 /// Zeroes what lies at or behind the file offset `end` in `bytes`, which begin at `start`.
-fn zero_behind(bytes: &mut [u8], start: u64, end: u64) {
-    let kept = as_len(end.saturating_sub(start)).min(bytes.len());
-    bytes[kept..].fill(0);
+fn zero_behind(bytes: &mut Cow<'_, [u8]>, start: u64, end: u64) {
+    let kept = as_len(end.saturating_sub(start));
+    if kept < bytes.len() {
+        bytes.to_mut()[kept..].fill(0);
+    }
 }
 
 fn as_dir(node: Node) -> Option<u64> {

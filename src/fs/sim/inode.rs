@@ -52,13 +52,26 @@ pub(super) enum Change {
 /// What a failed sync has marked clean although it may not be durable: a later sync says nothing about it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Limbo {
-    pub(super) sectors: BTreeMap<u64, Vec<Version>>,
+    /// The contents of each sector, with the call that wrote each.
+    pub(super) sectors: BTreeMap<u64, Vec<Lost>>,
     /// Sizes with the call that set each.
     pub(super) lens: Vec<(u64, u64)>,
 }
 
-/// A sector's content with the call that wrote it.
-pub(super) type Version = (u64, Arc<[u8]>);
+impl Limbo {
+    /// The file ends at `to`: what is behind it is lost for good, in the sector that holds the end, too.
+    fn cut(&mut self, to: u64, sector: u64) {
+        self.sectors.retain(|number, _| number * sector < to);
+        for (_, data) in self.sectors.get_mut(&(to / sector)).into_iter().flatten() {
+            let mut bytes = data.to_vec();
+            bytes[as_len(to % sector)..].fill(0);
+            *data = bytes.into();
+        }
+    }
+}
+
+/// A content and the call that wrote it.
+pub(super) type Lost = (u64, Arc<[u8]>);
 
 impl Inode {
     /// A file with nothing pending.
@@ -205,7 +218,7 @@ impl Inode {
             }
             Change::Cut { to } => {
                 self.durable.clear_from(to);
-                self.limbo.sectors.retain(|number, _| *number < to / sector);
+                self.limbo.cut(to, sector);
             }
             Change::Grow => {}
         }

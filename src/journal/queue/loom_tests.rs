@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::completions::Completions;
 use crate::journal::group::Group;
 use crate::journal::ticket::{Driver, Ticket};
+use crate::sync::atomic::AtomicU64;
 use crate::sync::{Arc, Mutex, Signal, thread};
 
 /// Explores with at most `preemptions` switches away from a thread that could go on.
@@ -28,6 +29,8 @@ fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
 /// Records the items; its own lock is where loom may switch threads in the middle of a flush.
 struct Recorder {
     items: Mutex<Vec<u64>>,
+    /// A bit for each item, set and read without ordering: whoever was told of the end must see it nevertheless.
+    effect: AtomicU64,
     busy: AtomicBool,
     fail: bool,
 }
@@ -35,6 +38,9 @@ struct Recorder {
 impl Flush<u64> for Recorder {
     fn flush(&self, items: Vec<u64>, _sync: bool) -> Result<()> {
         assert!(!self.busy.swap(true, Ordering::SeqCst), "two flushes at once");
+        for item in &items {
+            self.effect.fetch_or(1 << item, Ordering::Relaxed);
+        }
         self.items.lock().extend(items);
         assert!(self.busy.swap(false, Ordering::SeqCst));
         match self.fail {
@@ -67,6 +73,7 @@ impl Bench {
             queue: Queue::new(completions.clone(), signal.clone()),
             flush: Recorder {
                 items: Mutex::new(Vec::new()),
+                effect: AtomicU64::new(0),
                 busy: AtomicBool::new(false),
                 fail,
             },
@@ -76,7 +83,9 @@ impl Bench {
 
     fn write(&self, item: u64) -> Result<()> {
         let pushed = self.queue.push(item, true);
-        self.queue.wait(&pushed.group, &self.flush, None).unwrap()
+        let outcome = self.queue.wait(&pushed.group, &self.flush, None).unwrap();
+        assert!(self.flush.effect.load(Ordering::Relaxed) & (1 << item) != 0);
+        outcome
     }
 
     fn submit(self: &Arc<Bench>, item: u64) -> Ticket<u64> {
@@ -184,6 +193,24 @@ fn loom_three_writers_need_no_committer() {
         bench.write(2).unwrap();
         writers.into_iter().for_each(|writer| writer.join().unwrap());
         assert_eq!(bench.flush.items.lock().len(), 3);
+    });
+}
+
+/// The invited writer comes too late and sleeps again; the end of its group must wake both.
+#[test]
+fn loom_two_writers_are_overtaken_by_the_committer() {
+    model(3, || {
+        let bench = Bench::new(&Completions::inline(), false);
+        bench.queue.push(0, true);
+        let writers: Vec<_> = (1..3)
+            .map(|n| {
+                let bench = bench.clone();
+                spawn(move || bench.write(n).unwrap())
+            })
+            .collect();
+        bench.queue.lead(&bench.flush);
+        bench.queue.lead(&bench.flush);
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
     });
 }
 

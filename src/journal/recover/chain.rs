@@ -193,7 +193,7 @@ impl Chain {
         }
         if trusted.is_some() {
             let path = context.fs.display(&Segment::index_name(segment.id));
-            context.warn(path, 0, "the index verifies and differs from its segment; it is not used".to_owned());
+            context.warn(&path, 0, "the index verifies and differs from its segment; it is not used");
         }
         segment.seal(end, IndexBytes::Memory(bytes.clone()));
         if end.offset > crate::format::BATCHES_AT {

@@ -54,7 +54,7 @@ fn read(found: &Recovered, key: u64) -> Vec<Result<Bytes>> {
     let cache = BlockCache::new(1 << 20);
     let one = |index| {
         let located = locate(state, LogKey(key), index)?;
-        Ok(fetch(located, LogKey(key), state.incarnation, &cache)?.payload)
+        Ok(fetch(located, LogKey(key), state.incarnation, &cache, None)?.payload)
     };
     (state.start..state.end).map(one).collect()
 }

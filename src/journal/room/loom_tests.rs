@@ -82,11 +82,28 @@ fn loom_a_permit_dropped_by_a_task_lets_a_thread_in() {
         let wanted = room(&bound, 2);
         let task = spawn(move || drop(block_on(wanted).unwrap()));
         let blocked = bound.clone();
-        let blocked = spawn(move || blocked.take_blocking(2, &mut || {}).unwrap());
+        let blocked = spawn(move || {
+            blocked.take_blocking(2, &mut || {}).unwrap();
+            blocked.give_back(2);
+        });
         bound.give_back(2);
         task.join().unwrap();
         blocked.join().unwrap();
-        assert_eq!(bound.in_flight(), 2);
+        assert!(bound.try_take(2).unwrap());
+    });
+}
+
+#[test]
+fn loom_a_dropped_permit_goes_to_the_next_task() {
+    model(3, || {
+        let bound = full();
+        let wanted = room(&bound, 2);
+        let task = spawn(move || drop(block_on(wanted).unwrap()));
+        let wanted = room(&bound, 2);
+        bound.give_back(2);
+        drop(block_on(wanted).unwrap());
+        task.join().unwrap();
+        assert!(bound.try_take(2).unwrap());
     });
 }
 

@@ -1,0 +1,128 @@
+//! What the API promises, as the simplest thing that keeps the promises: maps in memory.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+
+use everlog::{EntryId, Journal, LogKey, Term};
+
+/// All logs of a journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub logs: BTreeMap<LogKey, LogState>,
+}
+
+/// One log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogState {
+    /// Index of the first entry.
+    pub start: u64,
+    /// The entries from `start` on.
+    pub entries: VecDeque<(Term, Vec<u8>)>,
+    /// The last entry that was purged.
+    pub purged: Option<EntryId>,
+    pub cells: BTreeMap<u8, Vec<u8>>,
+}
+
+impl LogState {
+    pub fn new(first: u64) -> LogState {
+        LogState {
+            start: first,
+            entries: VecDeque::new(),
+            purged: None,
+            cells: BTreeMap::new(),
+        }
+    }
+
+    pub fn append(&mut self, term: Term, payload: Vec<u8>) -> EntryId {
+        let index = self.end();
+        self.entries.push_back((term, payload));
+        EntryId { term, index }
+    }
+
+    /// Drops entries from `index` on.
+    pub fn truncate_from(&mut self, index: u64) {
+        let keep = index.saturating_sub(self.start).min(self.entries.len() as u64);
+        self.entries.truncate(usize::try_from(keep).expect("it fits"));
+    }
+
+    /// Drops entries up to and with `through`, which may lie beyond the end.
+    pub fn purge_through(&mut self, through: EntryId) {
+        while self.start <= through.index && self.entries.pop_front().is_some() {
+            self.start += 1;
+        }
+        self.start = through.index + 1;
+        self.purged = Some(through);
+    }
+
+    /// Empties the log behind `last`.
+    pub fn reset(&mut self, last: EntryId) {
+        self.entries.clear();
+        self.start = last.index + 1;
+        self.purged = Some(last);
+    }
+
+    pub fn end(&self) -> u64 {
+        self.start + self.entries.len() as u64
+    }
+
+    /// The last entry, or the last one that was purged.
+    pub fn last(&self) -> Option<EntryId> {
+        match self.entries.back() {
+            Some((term, _)) => Some(EntryId {
+                term: *term,
+                index: self.end() - 1,
+            }),
+            None => self.purged,
+        }
+    }
+
+    /// The term that the next entry has unless it is given another.
+    pub fn term(&self) -> Term {
+        self.last().map_or(Term(0), |last| last.term)
+    }
+
+    /// The id of the entry at `index`.
+    pub fn id(&self, index: u64) -> Option<EntryId> {
+        let slot = usize::try_from(index.checked_sub(self.start)?).ok()?;
+        let (term, _) = self.entries.get(slot)?;
+        Some(EntryId { term: *term, index })
+    }
+}
+
+impl State {
+    /// What `journal` says through its public API.
+    ///
+    /// # Panics
+    ///
+    /// If a read fails, or two of its answers contradict each other.
+    pub fn read(journal: &Journal) -> State {
+        let logs = journal
+            .logs()
+            .into_iter()
+            .map(|key| (key, read_log(journal, key)));
+        State { logs: logs.collect() }
+    }
+}
+
+fn read_log(journal: &Journal, key: LogKey) -> LogState {
+    let log = journal.log(key).expect("a listed log is there");
+    let bounds = log.bounds().expect("a log has bounds");
+    let mut state = LogState::new(bounds.start);
+    for (entry, index) in log.read(bounds.clone()).zip(bounds.clone()) {
+        let entry = entry.unwrap_or_else(|e| panic!("log {key}, entry {index}: {e}"));
+        assert_eq!(entry.id.index, index, "log {key}: out of order");
+        state.entries.push_back((entry.id.term, entry.payload.to_vec()));
+    }
+    assert_eq!(state.end(), bounds.end, "log {key}: entries are missing");
+    state.purged = log.purged().expect("a log says what was purged");
+    for id in log.cells().expect("a log lists its cells") {
+        let value = log
+            .cell(id)
+            .expect("a cell reads")
+            .expect("a listed cell is there");
+        state.cells.insert(id, value.to_vec());
+    }
+    let last = log.last().expect("a log says what is last");
+    assert_eq!(last, state.last(), "log {key}: the last entry");
+    state
+}
