@@ -79,6 +79,8 @@ pub(crate) struct Recovered {
     pub(crate) clean: bool,
     /// There is a tail.
     pub(crate) unproven: bool,
+    /// The last segment, proven or not.
+    pub(crate) last: Arc<Segment>,
     /// What is wrong. Of a writer: torn ends only, since all else is refused.
     pub(crate) findings: Vec<Finding>,
     pub(crate) report: OpenReport,
@@ -287,6 +289,7 @@ fn assemble(
     };
     Ok(Recovered {
         uuid: last.opening.uuid,
+        last: Arc::clone(last),
         discard: discard(candidates, &chain, last, proven_last),
         logs,
         tail,
