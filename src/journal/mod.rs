@@ -39,7 +39,7 @@ pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
-pub use self::report::{Cut, OpenReport, Verdict};
+pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;
 
