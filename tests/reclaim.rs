@@ -27,6 +27,9 @@ fn facts_older_than_the_floor_are_no_damage() {
         let journal = Journal::open(root.path(), config).unwrap();
         assert_eq!(journal.log(LogKey(0)).unwrap().bounds().unwrap(), 100..100);
         assert_eq!(journal.log(LogKey(1)).unwrap().bounds().unwrap(), keep..100);
-        assert_eq!(journal.log(LogKey(1)).unwrap().read(keep..100).count() as u64, 100 - keep);
+        assert_eq!(
+            journal.log(LogKey(1)).unwrap().read(keep..100).count() as u64,
+            100 - keep
+        );
     }
 }

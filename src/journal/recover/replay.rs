@@ -23,8 +23,17 @@ pub(super) fn link(context: &mut Context<'_>, logs: &mut Logs, link: &Link) -> R
             ops(context, logs, &link.segment, &again.ops)
         }
         Content::Frames(frames) => {
-            for LooseFrame { frame, header_at, payload } in frames {
-                let item = || Replayed::Frame { frame, header_at: *header_at, payload: payload.clone() };
+            for LooseFrame {
+                frame,
+                header_at,
+                payload,
+            } in frames
+            {
+                let item = || Replayed::Frame {
+                    frame,
+                    header_at: *header_at,
+                    payload: payload.clone(),
+                };
                 apply(context, logs, &link.segment, *header_at, &item)?;
             }
             Ok(())
@@ -39,7 +48,8 @@ fn reread(segment: &Segment, link: &Link) -> Result<Index> {
         None => None,
     };
     found.ok_or_else(|| {
-        let what = "the index of the segment was good a moment ago and is not: the disk or the memory is failing";
+        let what =
+            "the index of the segment was good a moment ago and is not: the disk or the memory is failing";
         Error::at(ErrorKind::Damaged, &segment.path, what)
     })
 }
@@ -57,8 +67,16 @@ fn ops(context: &mut Context<'_>, logs: &mut Logs, segment: &Arc<Segment>, ops: 
                 };
                 apply(context, logs, segment, 0, &item)?;
             }
-            IndexOp::Frame { frame, header_at, payload } => {
-                let item = || Replayed::Frame { frame, header_at: *header_at, payload: payload.clone() };
+            IndexOp::Frame {
+                frame,
+                header_at,
+                payload,
+            } => {
+                let item = || Replayed::Frame {
+                    frame,
+                    header_at: *header_at,
+                    payload: payload.clone(),
+                };
                 apply(context, logs, segment, *header_at, &item)?;
             }
         }
@@ -112,7 +130,10 @@ pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) 
             if context.findings.iter().any(told) {
                 continue;
             }
-            let what = format!("entries {}..{} of log {key} are stated and not there", lost.start, lost.end);
+            let what = format!(
+                "entries {}..{} of log {key} are stated and not there",
+                lost.start, lost.end
+            );
             let place = Finding::new(FindingKind::Damaged, floor.path.clone(), 0..0, what);
             context.damage(place.about(key, Some(lost.clone())))?;
         }
@@ -136,7 +157,8 @@ pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs) -> Result<()> {
                         _ if !context.lenient() => return Err(e),
                         _ => FindingKind::Unreadable,
                     };
-                    let place = Finding::new(kind, segment.path.clone(), *header_at..*header_at, e.to_string());
+                    let place =
+                        Finding::new(kind, segment.path.clone(), *header_at..*header_at, e.to_string());
                     context.damage(place.about(key, None))?;
                 }
             }
@@ -153,6 +175,13 @@ pub(crate) fn read_cell(
     incarnation: u64,
     cell: u8,
 ) -> Result<Bytes> {
-    let wanted = Wanted { kind: Kind::Cell, cell, log, incarnation, index: 0, term: Term(0) };
+    let wanted = Wanted {
+        kind: Kind::Cell,
+        cell,
+        log,
+        incarnation,
+        index: 0,
+        term: Term(0),
+    };
     read_payload(segment, header_at, &wanted)
 }
