@@ -86,14 +86,13 @@ impl Shared {
             }
             is_due
         };
-        if let Some(since) = activity.unsynced_since {
-            if due(since + self.config.relaxed_delay) || wanted {
-                // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
-                if let Err(error) = self.sync_written() {
-                    tracing::error!(%error, "relaxed writes could not be synced");
-                }
-                return Some(now);
+        let since = activity.unsynced_since;
+        if since.is_some_and(|since| due(since + self.config.relaxed_delay) || wanted) {
+            // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
+            if let Err(error) = self.sync_written() {
+                tracing::error!(%error, "relaxed writes could not be synced");
             }
+            return Some(now);
         }
         if !activity.marked && due(activity.last + self.config.mark_delay) {
             self.mark(Mark::Idle);

@@ -171,8 +171,15 @@ fn end(status: ExitStatus, said: &str) -> End {
     }
     End::Refused {
         exit: status.code().and_then(Exit::from_code),
-        said: said.trim().trim_start_matches("everlog: ").to_string(),
+        said: sentence(said),
     }
+}
+
+/// What the child said, without its name and without the command it would run next: that is for us to say.
+fn sentence(said: &str) -> String {
+    let said = said.trim().trim_start_matches("everlog: ");
+    let end = said.rfind("; next: ").unwrap_or(said.len());
+    said[..end].to_string()
 }
 
 /// What [`Child::kill`] sends.

@@ -41,7 +41,10 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
             all.insert(id, candidate);
         }
     }
-    let indexes = names.iter().filter_map(|name| Segment::parse_index_name(name)).collect();
+    let indexes = names
+        .iter()
+        .filter_map(|name| Segment::parse_index_name(name))
+        .collect();
     if all.is_empty() {
         return Err(no_journal(context));
     }
@@ -75,11 +78,23 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
             return Ok(None);
         }
     };
-    let len = file.len().map_err(|e| Error::io(&path, "read the size of the segment", e))?;
-    let copies = [read_copy(&*file, &path, len, 0), read_copy(&*file, &path, len, COPY_AT)];
+    let len = file
+        .len()
+        .map_err(|e| Error::io(&path, "read the size of the segment", e))?;
+    let copies = [
+        read_copy(&*file, &path, len, 0),
+        read_copy(&*file, &path, len, COPY_AT),
+    ];
     let (opening, why) = choose(context, id, &path, copies)?;
     let segment = opening.map(|opening| Arc::new(Segment::new(id, Arc::clone(&file), path.clone(), opening)));
-    Ok(Some(Candidate { id, path, file, len, segment, why }))
+    Ok(Some(Candidate {
+        id,
+        path,
+        file,
+        len,
+        segment,
+        why,
+    }))
 }
 
 /// One copy: the opening, what is wrong with it, or the error that reading it met.
@@ -90,12 +105,18 @@ fn read_copy(file: &dyn File, path: &Path, len: u64, at: u64) -> Copy {
     if len < at + OPENING_LEN as u64 {
         return Ok(Err(if len == 0 { Bad::Blank } else { Bad::Short }));
     }
-    file.read_exact_at(&mut bytes, at).map_err(|e| Error::io_at(path, at, "read the opening", e))?;
+    file.read_exact_at(&mut bytes, at)
+        .map_err(|e| Error::io_at(path, at, "read the opening", e))?;
     Ok(Opening::decode(&bytes))
 }
 
 /// The opening that counts. One good copy is enough; what ails the other is a warning.
-fn choose(context: &mut Context<'_>, id: u64, path: &Path, copies: [Copy; 2]) -> Result<(Option<Opening>, String)> {
+fn choose(
+    context: &mut Context<'_>,
+    id: u64,
+    path: &Path,
+    copies: [Copy; 2],
+) -> Result<(Option<Opening>, String)> {
     let mut good: Vec<Opening> = Vec::new();
     let mut failed = None;
     let mut bad = Vec::new();
@@ -131,7 +152,11 @@ fn choose(context: &mut Context<'_>, id: u64, path: &Path, copies: [Copy; 2]) ->
     match (good.pop(), failed) {
         (Some(opening), _) => {
             for (at, why) in bad {
-                context.warn(path.to_owned(), at, format!("one of the two copies of the opening is bad: {why}"));
+                context.warn(
+                    path.to_owned(),
+                    at,
+                    format!("one of the two copies of the opening is bad: {why}"),
+                );
             }
             Ok((Some(opening), why))
         }
@@ -146,7 +171,11 @@ fn choose(context: &mut Context<'_>, id: u64, path: &Path, copies: [Copy; 2]) ->
 impl Candidates {
     /// The uuid of the newest opening that verifies; all others must have the same.
     fn check_uuids(&self) -> Result<()> {
-        let mut segments = self.all.values().rev().filter_map(|candidate| candidate.segment.as_ref());
+        let mut segments = self
+            .all
+            .values()
+            .rev()
+            .filter_map(|candidate| candidate.segment.as_ref());
         let Some(newest) = segments.next() else {
             return Ok(());
         };

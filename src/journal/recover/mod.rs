@@ -150,7 +150,12 @@ fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
     match found {
         Ok(recovered) => {
             let damage = recovered.findings.iter().filter(|finding| finding.is_damage());
-            (recovered.floor, damage.map(|finding| (finding.path.clone(), finding.offset)).collect())
+            (
+                recovered.floor,
+                damage
+                    .map(|finding| (finding.path.clone(), finding.offset))
+                    .collect(),
+            )
         }
         Err(e) => {
             let path = e.path().map(PathBuf::from).unwrap_or_default();
@@ -159,7 +164,12 @@ fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
     }
 }
 
-fn attempt(fs: &Arc<dyn Fs>, config: &Config, mode: Mode, progress: &mut dyn FnMut(u64)) -> Result<Recovered> {
+fn attempt(
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    mode: Mode,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Recovered> {
     let mut context = Context {
         fs: &**fs,
         mode,
@@ -245,9 +255,18 @@ fn assemble(
     for link in &chain.links {
         replay::link(context, &mut logs, link)?;
     }
+    let lowest = chain.links.first().map_or(last, |link| &link.segment);
+    replay::complete(context, &logs, lowest)?;
     replay::cells(context, &mut logs)?;
-    let tail = if context.mode == Mode::Writer { survey.tail(last)? } else { Vec::new() };
-    let mut incarnation_next = chain.incarnation_next.max(last.opening.incarnation_next).max(logs.incarnation_next);
+    let tail = if context.mode == Mode::Writer {
+        survey.tail(last)?
+    } else {
+        Vec::new()
+    };
+    let mut incarnation_next = chain
+        .incarnation_next
+        .max(last.opening.incarnation_next)
+        .max(logs.incarnation_next);
     for item in &tail {
         incarnation_next = incarnation_next.max(item.frame.incarnation + 1);
     }
@@ -259,11 +278,22 @@ fn assemble(
     }
     for cut in &cut {
         let place = cut.offset..cut.offset + cut.bytes;
-        context.note(Finding::new(FindingKind::Torn, cut.path.clone(), place, cut.to_string()));
+        context.note(Finding::new(
+            FindingKind::Torn,
+            cut.path.clone(),
+            place,
+            cut.to_string(),
+        ));
     }
     let unproven = survey.has_tail();
-    let clean = survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
-    let openings = || candidates.all.values().filter_map(|candidate| candidate.segment.as_ref());
+    let clean =
+        survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
+    let openings = || {
+        candidates
+            .all
+            .values()
+            .filter_map(|candidate| candidate.segment.as_ref())
+    };
     let sequences = openings().map(|segment| segment.opening.sequence);
     let times = openings().map(|segment| segment.opening.time);
     let ids = candidates.all.keys().chain(&candidates.indexes);
@@ -275,10 +305,17 @@ fn assemble(
             (false, true) => Verdict::Unclean,
             (false, false) => Verdict::Torn,
         },
-        carried_bytes: carried.clone().map(|batch| u64::from(batch.header.payload_len)).sum(),
+        carried_bytes: carried
+            .clone()
+            .map(|batch| u64::from(batch.header.payload_len))
+            .sum(),
         carried_batches: carried.count() as u64,
         segments: chain.links.len(),
-        bytes: chain.links.iter().filter_map(|link| link.segment.readable_len().ok()).sum(),
+        bytes: chain
+            .links
+            .iter()
+            .filter_map(|link| link.segment.readable_len().ok())
+            .sum(),
         logs: logs.len(),
         cut,
         warnings: std::mem::take(&mut context.warnings),
@@ -289,10 +326,18 @@ fn assemble(
         discard: discard(candidates, &chain, last, proven_last),
         logs,
         tail,
-        pred: if proven_last { Some(survey.proven) } else { last.opening.pred },
+        pred: if proven_last {
+            Some(survey.proven)
+        } else {
+            last.opening.pred
+        },
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
-        next_sequence: sequences.chain([survey.sequence, above.sequence]).max().unwrap_or(0) + 1,
+        next_sequence: sequences
+            .chain([survey.sequence, above.sequence])
+            .max()
+            .unwrap_or(0)
+            + 1,
         next_segment: ids.max().copied().unwrap_or(0) + 1,
         incarnation_next,
         last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
@@ -317,8 +362,16 @@ fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, proven_last: 
         needed.remove(&last.id);
     }
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
-    let segments = candidates.all.keys().filter(|id| !kept(id)).map(|id| Segment::name(*id));
-    let indexes = candidates.indexes.iter().filter(|id| !kept(id)).map(|id| Segment::index_name(*id));
+    let segments = candidates
+        .all
+        .keys()
+        .filter(|id| !kept(id))
+        .map(|id| Segment::name(*id));
+    let indexes = candidates
+        .indexes
+        .iter()
+        .filter(|id| !kept(id))
+        .map(|id| Segment::index_name(*id));
     segments.chain(indexes).collect()
 }
 
@@ -378,7 +431,12 @@ impl Context<'_> {
         }
         let at = error.offset().unwrap_or(0);
         let path = error.path().map(PathBuf::from).unwrap_or_default();
-        self.note(Finding::new(FindingKind::Unreadable, path, at..at, error.to_string()));
+        self.note(Finding::new(
+            FindingKind::Unreadable,
+            path,
+            at..at,
+            error.to_string(),
+        ));
         Ok(())
     }
 
@@ -402,8 +460,15 @@ impl Context<'_> {
     /// The error that refuses a damaged journal, with what to do next.
     fn refusal(&self, kind: FindingKind, path: PathBuf, place: Range<u64>, what: &str) -> Error {
         let root = self.fs.display("");
-        let kind = if kind == FindingKind::Unreadable { ErrorKind::Io } else { ErrorKind::Damaged };
-        let what = format!("{what}. Nothing was changed; `everlog verify {}` lists all that is damaged", root.display());
+        let kind = if kind == FindingKind::Unreadable {
+            ErrorKind::Io
+        } else {
+            ErrorKind::Damaged
+        };
+        let what = format!(
+            "{what}. Nothing was changed; `everlog verify {}` lists all that is damaged",
+            root.display()
+        );
         Error::at_offset(kind, path, place.start, what)
     }
 
