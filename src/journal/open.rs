@@ -224,6 +224,8 @@ impl Shared {
         self.activate(&mut writer, id, &first.file, first.opening);
         writer.pred = None;
         writer.opened = true;
+        // Recovery took the segment for an unproven one, which the next opening would supersede; it is synced.
+        writer.discard.clear();
         if let Some(active) = writer.active.as_mut() {
             active.pristine = false;
             active.durable = Some(end);
