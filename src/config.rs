@@ -14,15 +14,6 @@ pub enum Alignment {
     Bytes4096,
 }
 
-impl Alignment {
-    pub(crate) fn bytes(self) -> u64 {
-        match self {
-            Alignment::Bytes8 => 8,
-            Alignment::Bytes4096 => 4096,
-        }
-    }
-}
-
 /// Who does the work that no caller waits for: preparing segments, marks, syncing relaxed writes, callbacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Background {
@@ -190,7 +181,7 @@ impl Config {
     pub(crate) fn validate(&self) -> Result<()> {
         let bad = |text: String| Err(Error::new(ErrorKind::Invalid, text));
         let segment = self.segment_bytes;
-        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment) || segment % 4096 != 0 {
+        if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment) || !segment.is_multiple_of(4096) {
             return bad(format!(
                 "segment_bytes is {segment}; it must be a multiple of 4096 from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}"
             ));

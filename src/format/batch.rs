@@ -55,7 +55,7 @@ const KEY_ID: Range<usize> = field(PAYLOAD_LEN.end, 16);
 /// Bytes of a batch header.
 pub(crate) const BATCH_HEADER_LEN: usize = KEY_ID.end;
 const _: () = assert!(BATCH_HEADER_LEN == 96 && LEN.start == 56 && KEY_ID.start == 80); // the table above
-const _: () = assert!(BATCH_HEADER_LEN % 8 == 0); // positions of frame headers are kept divided by 8
+const _: () = assert!(BATCH_HEADER_LEN.is_multiple_of(8)); // positions of frame headers are kept divided by 8
 
 /// Bytes of an entry of the term table.
 pub(crate) const TERM_LEN: usize = 16;
@@ -206,7 +206,7 @@ impl BatchHeader {
     fn check(&self) -> Result<(), Bad> {
         require((1..=NUMBER_MAX).contains(&self.segment), "segment")?;
         require(self.salt != 0, "salt")?;
-        let placed = (BATCHES_AT..=SEGMENT_LEN_MAX).contains(&self.offset) && self.offset % 8 == 0;
+        let placed = (BATCHES_AT..=SEGMENT_LEN_MAX).contains(&self.offset) && self.offset.is_multiple_of(8);
         require(placed && self.end() <= SEGMENT_LEN_MAX, "offset")?;
         require((2..=NUMBER_MAX).contains(&self.sequence), "sequence")?;
         require(self.durable_through < self.sequence, "durable_through")?;

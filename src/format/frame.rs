@@ -42,7 +42,7 @@ const ZERO: Range<usize> = field(CODEC.end, 3);
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_LEN: usize = ZERO.end;
 const _: () = assert!(FRAME_HEADER_LEN == 48 && INDEX.start == 24); // the table above
-const _: () = assert!(FRAME_HEADER_LEN % 8 == 0); // positions of frame headers are kept divided by 8
+const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(8)); // positions of frame headers are kept divided by 8
 
 /// The slot that stands for term 0, which is not in the table.
 pub(super) const SLOT_NONE: u16 = 0xffff;

@@ -307,7 +307,10 @@ impl Index {
         require(frame.kind != Kind::Append, "kind")?;
         let at = get_u64(bytes, other::HEADER_AT);
         let first = header_at(BATCHES_AT, 0);
-        require((first..self.end.offset).contains(&at) && at % 8 == 0, "header_at")?;
+        require(
+            (first..self.end.offset).contains(&at) && at.is_multiple_of(8),
+            "header_at",
+        )?;
         let inline = get_u32(bytes, other::INLINE);
         let expected = if is_inline(frame.kind) { frame.len } else { 0 };
         require(inline == expected, "inline")?;
@@ -350,7 +353,7 @@ pub(crate) fn decode_block(bytes: &[u8], crc: u32, count: u32) -> Result<Vec<u32
 
 /// A position of a frame header in a segment in 4 bytes: its offset divided by 8.
 pub(crate) fn place_of(header_at: u64) -> u32 {
-    debug_assert!(header_at % 8 == 0, "{header_at}");
+    debug_assert!(header_at.is_multiple_of(8), "{header_at}");
     u32::try_from(header_at / 8).expect("no segment is longer than SEGMENT_LEN_MAX")
 }
 

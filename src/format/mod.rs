@@ -33,17 +33,13 @@ mod opening;
 use std::fmt;
 
 pub(crate) use batch::{
-    BATCH_HEADER_LEN, BATCH_LEN_MAX, BatchHeader, BatchSpec, Flags, TERM_LEN, TERMS_MAX, batch_len,
-    decode_each, decode_tables, encode_batch, header_at, skip_len, term_changes,
+    BATCH_HEADER_LEN, BATCH_LEN_MAX, BatchHeader, BatchSpec, Flags, TERMS_MAX, batch_len, decode_each,
+    decode_tables, encode_batch, header_at, skip_len, term_changes,
 };
 pub(crate) use facts::{FACTS_LEN, FLOOR_LEN, Facts, Floor};
 pub(crate) use frame::{FRAME_HEADER_LEN, Frame, FrameSpec, Kind, decode_frame, digest, payload_crc};
-pub(crate) use index::{
-    INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, decode_block, header_of, place_of,
-};
-pub(crate) use opening::{
-    BATCHES_AT, COPY_AT, End, FEATURES_KNOWN, OPENING_LEN, Opening, VERSION, write_opening_blocks,
-};
+pub(crate) use index::{INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, decode_block};
+pub(crate) use opening::{BATCHES_AT, COPY_AT, End, OPENING_LEN, Opening, VERSION, write_opening_blocks};
 
 /// Bound on the length of a segment file, so that the position of any frame header, divided by 8, fits 32 bits.
 pub(crate) const SEGMENT_LEN_MAX: u64 = (1 << 35) - 8;

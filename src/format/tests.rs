@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use crate::types::{EntryId, LogKey, Term, TermRun};
 
+use super::batch::TERM_LEN;
+use super::index::{header_of, place_of};
 use super::*;
 
 const SALT: u64 = 0x5a17_5a17_0000_0001;

@@ -58,5 +58,5 @@ pub(super) fn random() -> io::Result<u64> {
 
 /// Lets time pass while another process is expected to let go of something.
 pub(super) fn pause(time: Duration) {
-    std::thread::sleep(time);
+    crate::sync::thread::sleep(time);
 }

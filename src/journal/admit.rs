@@ -60,6 +60,20 @@ struct Short;
 impl Shared {
     /// Takes `batch` in: checks it, finds it room, gives it its place. On a refusal nothing has happened.
     pub(crate) fn admit(&self, batch: WriteBatch, mut manner: Manner) -> Result<Admitted, Refused> {
+        if batch.is_empty() {
+            let open = check_open(&self.core.lock());
+            return match open {
+                Ok(()) => {
+                    let group = self.queue.ended_group();
+                    Ok(Admitted {
+                        written: Written::default(),
+                        group,
+                        idle: false,
+                    })
+                }
+                Err(error) => Err(Refused { error, batch }),
+            };
+        }
         match self.admit_or(&batch, &mut manner) {
             Ok((core, charge)) => Ok(self.sequence(core, batch, charge, manner.sync)),
             Err(error) => {

@@ -24,6 +24,7 @@ pub(crate) const FRAMES_MAX: usize = 60_000;
 /// Most operations of one write, and most changes of term in a batch and in what is written and not synced. What a crash leaves to be carried is at most twice the two
 /// together, and goes into one batch, whose table of terms takes 65,535.
 pub(crate) const TERMS_MAX: usize = 16_000;
+const _: () = assert!(4 * TERMS_MAX <= crate::format::TERMS_MAX);
 /// A group larger than this becomes several batches under one sync.
 const BATCH_BYTES_MAX: u64 = 1 << 30;
 
@@ -241,10 +242,10 @@ impl Shared {
             frames += write.ops.len();
             terms += write.terms();
             payload += write.payload_bytes();
-            let alone = count == 0;
             let len = batch_len(frames, terms, payload, self.align_shift);
             let fits = len <= room && frames <= FRAMES_MAX && terms <= TERMS_MAX;
-            if !fits && !(alone && write.charge <= active.room(self.mark_room)) {
+            // One alone goes as it is: admission found it a place.
+            if !fits && (count > 0 || write.charge > active.room(self.mark_room)) {
                 break;
             }
             count += 1;
@@ -374,9 +375,7 @@ impl Shared {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
-        let syncing = Instant::now();
-        let synced = active.segment.file.sync_data();
-        self.counters.sync.record(syncing.elapsed());
+        let synced = self.sync_watched(&*active.segment.file);
         synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
         self.counters.syncs.add(1);
         active.synced();

@@ -16,7 +16,7 @@ pub(super) struct First {
     pub(super) opening: Opening,
 }
 
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const TEMPORARY: &str = "journal/create.tmp";
 
 /// Writes the first opening of a journal into `fs`, which holds none.

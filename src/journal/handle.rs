@@ -35,7 +35,8 @@ use crate::types::{EntryId, LogKey};
 #[derive(Clone)]
 pub struct Journal {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) alive: Arc<Alive>,
+    /// Held, and dropped with the last handle.
+    _alive: Arc<Alive>,
 }
 
 /// Shuts the journal down when the last handle goes.
@@ -61,7 +62,10 @@ impl Journal {
     fn with(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Journal> {
         let shared = open::open(fs, config, want)?;
         let alive = Arc::new(Alive(Arc::clone(&shared)));
-        Ok(Journal { shared, alive })
+        Ok(Journal {
+            shared,
+            _alive: alive,
+        })
     }
 
     /// Creates a journal in `dir`, which is made if need be. `Invalid` if there is one already. The journal and its directory
@@ -170,7 +174,6 @@ impl Journal {
 
     /// Waits for in-flight room of `bytes` and reserves it: a future that yields a [`Permit`] for
     /// [`submit_with`](Journal::submit_with), first come first served from the first poll on.
-    #[must_use]
     pub fn room(&self, bytes: u64) -> Room {
         Room::new(
             Arc::clone(&self.shared.bound),

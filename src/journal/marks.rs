@@ -70,7 +70,7 @@ impl Shared {
         let len = (BATCH_HEADER_LEN as u64).next_multiple_of(1 << self.align_shift);
         match mark {
             Mark::Idle => len,
-            Mark::Synced | Mark::Closing if at % BLOCK == 0 => len,
+            Mark::Synced | Mark::Closing if at.is_multiple_of(BLOCK) => len,
             Mark::Synced | Mark::Closing => skip_len(at) + len,
         }
     }
@@ -84,7 +84,7 @@ impl Shared {
             return Ok(());
         };
         let from = active.at;
-        let fills = own_block && from % BLOCK != 0;
+        let fills = own_block && !from.is_multiple_of(BLOCK);
         let last = if mark == Mark::Closing {
             Flags::MARK | Flags::CLOSING
         } else {

@@ -35,11 +35,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::Instant;
 
-pub(crate) use self::batch::{What, Write};
 pub use self::batch::{Refused, WriteBatch, Written};
+pub(crate) use self::batch::{What, Write};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
-pub use self::report::{Cut, OpenReport, Verdict};
+pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;
 
@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     /// Somebody waits for in-flight room that relaxed writes hold.
     sync_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// Held while the journal shuts down; `close` waits for whoever else does it.
+    shutting: Mutex<()>,
     reclaiming: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -141,15 +143,24 @@ struct Activity {
     unsynced_since: Option<Instant>,
     marked: bool,
     mark_synced: bool,
+    /// Since when a sync runs, and whether it was reported as hanging.
+    syncing: Option<(Instant, bool)>,
 }
 
 /// Work that no caller waits for.
 #[derive(Debug)]
 pub(crate) enum Chore {
     /// Write the index of a sealed segment.
-    Index { segment: Arc<Segment>, builder: IndexBuilder, end: End },
+    Index {
+        segment: Arc<Segment>,
+        builder: IndexBuilder,
+        end: End,
+    },
     /// Write an index that recovery had to rebuild.
-    Rebuilt { segment: Arc<Segment>, bytes: bytes::Bytes },
+    Rebuilt {
+        segment: Arc<Segment>,
+        bytes: bytes::Bytes,
+    },
     /// Remove files that an opening of this life superseded.
     Remove(Vec<String>),
     /// See whether the floor can rise.
@@ -159,11 +170,21 @@ pub(crate) enum Chore {
 impl Core {
     /// A sync covered `op`, whose frame stands at `header_at` of `segment`.
     fn settle(&mut self, op: &Op, segment: &Arc<Segment>, header_at: u64) {
-        let Some(log) = self.logs.get_mut(op.log).filter(|log| log.incarnation == op.incarnation) else { return };
+        let Some(log) = self
+            .logs
+            .get_mut(op.log)
+            .filter(|log| log.incarnation == op.incarnation)
+        else {
+            return;
+        };
         match op.kind {
             Kind::Append => log.settle(op.index, op.serial, segment, header_at),
             Kind::Cell => {
-                if let Some(cell) = log.cells.get_mut(&op.cell).filter(|cell| cell.serial == op.serial) {
+                if let Some(cell) = log
+                    .cells
+                    .get_mut(&op.cell)
+                    .filter(|cell| cell.serial == op.serial)
+                {
                     cell.place = Some((Arc::clone(segment), header_at));
                 }
             }

@@ -22,7 +22,7 @@ use crate::sync::{Arc, Mutex};
 pub(crate) const MARK_ROOM: u64 = 4096 + 96;
 /// Spares kept for operations that free space, beside those for appends.
 const RESERVE_FILES: usize = 1;
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A zeroed file; its name is known to the directory as it is.
 #[derive(Debug)]
@@ -147,13 +147,6 @@ impl Pool {
     /// The disk was full when a file was last asked for.
     pub(crate) fn is_full(&self) -> bool {
         self.state.lock().full
-    }
-
-    /// Bytes in spares that appends never take.
-    pub(crate) fn reserve_bytes(&self) -> u64 {
-        let state = self.state.lock();
-        let usual = (state.spares.len() + usize::from(state.named.is_some())).min(RESERVE_FILES) as u64;
-        usual * self.segment_bytes + state.carry.as_ref().map_or(0, |c| c.len)
     }
 
     /// From now on a tail of `bytes` must find a file.

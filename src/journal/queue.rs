@@ -154,6 +154,7 @@ impl<T: Send> Queue<T> {
     }
 
     /// Nothing is open and nothing is being flushed. A waiter may return an instant before this becomes true.
+    #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
         let state = self.state.lock();
         !state.flushing && state.open.items.is_empty()

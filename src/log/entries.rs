@@ -64,10 +64,9 @@ impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        if self.located.is_empty() && self.error.is_none() && !self.rest.is_empty() {
-            if let Err(error) = self.refill() {
-                self.error = Some(error);
-            }
+        let refill = self.located.is_empty() && self.error.is_none() && !self.rest.is_empty();
+        if refill && let Err(error) = self.refill() {
+            self.error = Some(error);
         }
         let item = match self.located.pop_front() {
             Some(located) => self.fetch(located),

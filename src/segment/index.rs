@@ -36,11 +36,21 @@ pub(crate) fn build(
     let mut batches = 0;
     while walk.end().offset < end.offset {
         let before = walk.end();
-        let bad = |what: String| BadPlace { at: before.offset, sequence: before.sequence + 1, what, rest: None };
+        let bad = |what: String| BadPlace {
+            at: before.offset,
+            sequence: before.sequence + 1,
+            what,
+            rest: None,
+        };
         let batch = match walk.step()? {
             Step::Batch(batch) => batch,
             Step::Bad(bad) => return Ok(Err(bad)),
-            Step::Full => return Ok(Err(bad(format!("the segment is stated to end at {}", end.offset)))),
+            Step::Full => {
+                return Ok(Err(bad(format!(
+                    "the segment is stated to end at {}",
+                    end.offset
+                ))));
+            }
         };
         if let Some(what) = push_batch(&mut builder, &mut walk, &batch)? {
             return Ok(Err(bad(what)));
@@ -50,8 +60,16 @@ pub(crate) fn build(
     }
     if walk.end() != end {
         let (at, sequence) = (walk.end().offset, end.sequence);
-        let what = format!("the segment does not end as its successor states: {:?}, not {end:?}", walk.end());
-        return Ok(Err(BadPlace { at, sequence, what, rest: None }));
+        let what = format!(
+            "the segment does not end as its successor states: {:?}, not {end:?}",
+            walk.end()
+        );
+        return Ok(Err(BadPlace {
+            at,
+            sequence,
+            what,
+            rest: None,
+        }));
     }
     let bytes = Bytes::from(builder.finish(end));
     Ok(Ok(Built { bytes, batches }))
@@ -64,7 +82,10 @@ fn push_batch(builder: &mut IndexBuilder, walk: &mut Walk<'_>, batch: &Batch) ->
         let inline = matches!(frame.kind, Kind::Facts | Kind::Floor);
         let payload = if inline { walk.payload(frame, at)? } else { None };
         if inline && payload.is_none() {
-            return Ok(Some(format!("the payload of the {:?} frame at {at} does not match its checksum", frame.kind)));
+            return Ok(Some(format!(
+                "the payload of the {:?} frame at {at} does not match its checksum",
+                frame.kind
+            )));
         }
         builder.push(frame, at, payload);
     }
@@ -99,7 +120,9 @@ pub(crate) fn read_block(index: &IndexBytes, at: u64, len: usize) -> Option<Byte
             (to <= bytes.len()).then(|| bytes.slice(from..to))
         }
         IndexBytes::File(file) => {
-            let fits = at.checked_add(len as u64).is_some_and(|to| file.len().is_ok_and(|size| to <= size));
+            let fits = at
+                .checked_add(len as u64)
+                .is_some_and(|to| file.len().is_ok_and(|size| to <= size));
             let mut bytes = vec![0; if fits { len } else { 0 }];
             (fits && file.read_exact_at(&mut bytes, at).is_ok()).then(|| Bytes::from(bytes))
         }
@@ -108,13 +131,22 @@ pub(crate) fn read_block(index: &IndexBytes, at: u64, len: usize) -> Option<Byte
 
 /// The block of a run.
 pub(crate) fn block_of(run: &IndexRun) -> BlockRef {
-    BlockRef { base: run.first, at: run.block_at, count: run.count, crc: run.block_crc }
+    BlockRef {
+        base: run.first,
+        at: run.block_at,
+        count: run.count,
+        crc: run.block_crc,
+    }
 }
 
 /// Builds the index of a sealed segment anew and keeps it in memory from now on.
 pub(crate) fn rebuild(segment: &Segment) -> Result<IndexBytes> {
     let Some(end) = segment.end() else {
-        return Err(Error::at(ErrorKind::Damaged, &segment.path, "the segment has no index and no known end"));
+        return Err(Error::at(
+            ErrorKind::Damaged,
+            &segment.path,
+            "the segment has no index and no known end",
+        ));
     };
     match build(segment, end, Depth::Tables, &mut |_| {})? {
         Ok(built) => {
@@ -122,7 +154,12 @@ pub(crate) fn rebuild(segment: &Segment) -> Result<IndexBytes> {
             segment.seal(end, index.clone());
             Ok(index)
         }
-        Err(bad) => Err(Error::at_offset(ErrorKind::Damaged, &segment.path, bad.at, bad.what)),
+        Err(bad) => Err(Error::at_offset(
+            ErrorKind::Damaged,
+            &segment.path,
+            bad.at,
+            bad.what,
+        )),
     }
 }
 
@@ -138,7 +175,10 @@ pub(crate) fn coverage(bytes: &[u8]) -> Option<Coverage> {
             IndexOp::Run(run) => {
                 let blocks = covered.entry((run.log, run.incarnation)).or_default();
                 clip(blocks, run.first);
-                blocks.push((run.first..run.first.saturating_add(u64::from(run.count)), block_of(run)));
+                blocks.push((
+                    run.first..run.first.saturating_add(u64::from(run.count)),
+                    block_of(run),
+                ));
             }
             IndexOp::Frame { frame, .. } => {
                 let blocks = covered.entry((frame.log, frame.incarnation)).or_default();

@@ -1,8 +1,8 @@
 //! Segments made by hand with the encoder, for tests: what a writer, a crash or rot may leave.
 
 use crate::format::{
-    BATCHES_AT, BatchHeader, BatchSpec, End, Facts, Flags, Floor, FrameSpec, Kind, Opening, encode_batch, payload_crc,
-    write_opening_blocks,
+    BATCHES_AT, BatchHeader, BatchSpec, End, Facts, Flags, Floor, FrameSpec, Kind, Opening, encode_batch,
+    payload_crc, write_opening_blocks,
 };
 use crate::fs::{Fs, Profile, SimFs};
 use crate::segment::{JOURNAL_DIR, Segment};
@@ -24,7 +24,15 @@ pub(crate) struct Item {
 }
 
 fn item(kind: Kind, log: u64, index: u64, payload: &[u8]) -> Item {
-    Item { kind, cell: 0, log, incarnation: 1, index, term: 0, payload: payload.to_vec() }
+    Item {
+        kind,
+        cell: 0,
+        log,
+        incarnation: 1,
+        index,
+        term: 0,
+        payload: payload.to_vec(),
+    }
 }
 
 pub(crate) fn create(log: u64) -> Item {
@@ -32,15 +40,24 @@ pub(crate) fn create(log: u64) -> Item {
 }
 
 pub(crate) fn entry(log: u64, index: u64, payload: &[u8]) -> Item {
-    Item { term: 7, ..item(Kind::Append, log, index, payload) }
+    Item {
+        term: 7,
+        ..item(Kind::Append, log, index, payload)
+    }
 }
 
 pub(crate) fn set(log: u64, cell: u8, value: &[u8]) -> Item {
-    Item { cell, ..item(Kind::Cell, log, 0, value) }
+    Item {
+        cell,
+        ..item(Kind::Cell, log, 0, value)
+    }
 }
 
 pub(crate) fn floor(segment: u64) -> Item {
-    Item { incarnation: 0, ..item(Kind::Floor, 0, segment, &Floor { incarnation_next: 9 }.encode()) }
+    Item {
+        incarnation: 0,
+        ..item(Kind::Floor, 0, segment, &Floor { incarnation_next: 9 }.encode())
+    }
 }
 
 pub(crate) fn facts(log: u64, next: u64, facts: Facts) -> Item {
@@ -75,7 +92,11 @@ impl Made {
             len: FILE_LEN,
             incarnation_next: 2,
         };
-        Made { opening, batches: Vec::new(), headers: Vec::new() }
+        Made {
+            opening,
+            batches: Vec::new(),
+            headers: Vec::new(),
+        }
     }
 
     /// Lets the opening carry `items`.
@@ -94,7 +115,11 @@ impl Made {
 
     /// Adds a mark.
     pub(crate) fn mark(&mut self, durable_through: u64, closing: bool) -> BatchHeader {
-        let flags = if closing { Flags::MARK | Flags::CLOSING } else { Flags::MARK };
+        let flags = if closing {
+            Flags::MARK | Flags::CLOSING
+        } else {
+            Flags::MARK
+        };
         let chain = self.end().chain;
         self.push(durable_through, chain, flags, &[])
     }
@@ -121,12 +146,21 @@ impl Made {
     pub(crate) fn end(&self) -> End {
         let segment = self.opening.segment;
         match self.headers.last() {
-            Some(h) => End { segment, offset: h.end(), sequence: h.sequence, chain: h.crc },
+            Some(h) => End {
+                segment,
+                offset: h.end(),
+                sequence: h.sequence,
+                chain: h.crc,
+            },
             None => End {
                 segment,
                 offset: BATCHES_AT,
                 sequence: self.opening.sequence,
-                chain: if self.opening.carry_len == 0 { self.opening.chain() } else { 0 },
+                chain: if self.opening.carry_len == 0 {
+                    self.opening.chain()
+                } else {
+                    0
+                },
             },
         }
     }

@@ -58,12 +58,21 @@ pub(crate) enum IndexBytes {
 
 impl Segment {
     pub(crate) fn new(id: u64, file: Arc<dyn File>, path: PathBuf, opening: Opening) -> Segment {
-        Segment { id, file, path, opening, sealed: Mutex::new(Sealed::default()) }
+        Segment {
+            id,
+            file,
+            path,
+            opening,
+            sealed: Mutex::new(Sealed::default()),
+        }
     }
 
     /// Says where the segment ends and where its index is; a later call replaces an earlier one.
     pub(crate) fn seal(&self, end: End, index: IndexBytes) {
-        *self.sealed.lock() = Sealed { end: Some(end), index: Some(index) };
+        *self.sealed.lock() = Sealed {
+            end: Some(end),
+            index: Some(index),
+        };
     }
 
     /// Where the segment ends, once it is sealed.
@@ -76,14 +85,12 @@ impl Segment {
         self.sealed.lock().index.clone()
     }
 
-    /// What every batch of the segment is aligned to, in bytes.
-    pub(crate) fn align(&self) -> u64 {
-        1 << self.opening.align_shift
-    }
-
     /// Size in bytes, as far as readers may go: a file is never longer than its opening says.
     pub(crate) fn readable_len(&self) -> Result<u64> {
-        let len = self.file.len().map_err(|e| crate::Error::io(&self.path, "read its size", e))?;
+        let len = self
+            .file
+            .len()
+            .map_err(|e| crate::Error::io(&self.path, "read its size", e))?;
         Ok(len.min(self.opening.len))
     }
 
@@ -111,7 +118,10 @@ impl Segment {
 
 fn parse(name: &str, suffix: &str) -> Option<u64> {
     let digits = name.strip_suffix(suffix)?;
-    let written = digits.len() == 16 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let written = digits.len() == 16
+        && digits
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
     let id = u64::from_str_radix(digits, 16).ok()?;
     (written && (1..=NUMBER_MAX).contains(&id)).then_some(id)
 }
@@ -151,7 +161,10 @@ impl Slots {
     pub(crate) fn one(index: u64, header_at: u64) -> Slots {
         // A segment is at most SEGMENT_LEN_MAX long, so that an eighth of any offset fits; a larger one reads nothing.
         let eighth = u32::try_from(header_at / 8).unwrap_or(u32::MAX);
-        Slots::Memory { base: index, at: VecDeque::from([eighth]) }
+        Slots::Memory {
+            base: index,
+            at: VecDeque::from([eighth]),
+        }
     }
 
     /// Appends `next`, which begins where these end; false (and nothing done) unless both are in memory.
@@ -180,7 +193,9 @@ impl Slots {
                 at.get(n).map(|eighth| Slot::At(u64::from(*eighth) * 8))
             }
             Slots::Block(block) => {
-                let n = index.checked_sub(block.base).filter(|n| *n < u64::from(block.count))?;
+                let n = index
+                    .checked_sub(block.base)
+                    .filter(|n| *n < u64::from(block.count))?;
                 Some(Slot::InBlock(*block, usize::try_from(n).ok()?))
             }
         }

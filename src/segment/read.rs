@@ -53,11 +53,19 @@ pub(crate) struct ReadAhead {
 
 impl ReadAhead {
     pub(crate) fn new() -> ReadAhead {
-        ReadAhead { headers: Window::new(READ_AHEAD), payloads: Window::new(READ_AHEAD) }
+        ReadAhead {
+            headers: Window::new(READ_AHEAD),
+            payloads: Window::new(READ_AHEAD),
+        }
     }
 
     /// As [`read_payload`].
-    pub(crate) fn read_payload(&mut self, segment: &Segment, header_at: u64, wanted: &Wanted) -> Result<Bytes> {
+    pub(crate) fn read_payload(
+        &mut self,
+        segment: &Segment,
+        header_at: u64,
+        wanted: &Wanted,
+    ) -> Result<Bytes> {
         let ReadAhead { headers, payloads } = self;
         match verified(segment, header_at, wanted, headers, payloads) {
             // A window may be older than the entry: only the file itself is evidence.
@@ -82,7 +90,12 @@ struct Window {
 
 impl Window {
     fn new(ahead: u64) -> Window {
-        Window { segment: 0, at: 0, bytes: Bytes::new(), ahead }
+        Window {
+            segment: 0,
+            at: 0,
+            bytes: Bytes::new(),
+            ahead,
+        }
     }
 
     /// `len` bytes at `at`, of a file of `file_len` bytes in which they lie.
@@ -91,10 +104,21 @@ impl Window {
             return Ok(bytes);
         }
         let ahead = len.max(self.ahead).min(file_len.saturating_sub(at));
-        let bytes = Bytes::from(read(segment, at, ahead)?);
-        *self = Window { segment: segment.id, at, bytes, ahead: self.ahead };
+        // A sector behind the entry that cannot be read is not this entry's trouble.
+        let bytes = Bytes::from(read(segment, at, ahead).or_else(|_| read(segment, at, len))?);
+        *self = Window {
+            segment: segment.id,
+            at,
+            bytes,
+            ahead: self.ahead,
+        };
         self.held(segment, at, len).ok_or_else(|| {
-            Error::at_offset(ErrorKind::Damaged, &segment.path, at, "the file ends before the frame")
+            Error::at_offset(
+                ErrorKind::Damaged,
+                &segment.path,
+                at,
+                "the file ends before the frame",
+            )
         })
     }
 
@@ -114,7 +138,10 @@ fn verified(
 ) -> Result<Bytes> {
     let damaged = |at: u64, what: String| {
         let log = wanted.log;
-        let text = format!("{what} (log {log}, {}); `everlog verify` lists all damage", name(wanted));
+        let text = format!(
+            "{what} (log {log}, {}); `everlog verify` lists all damage",
+            name(wanted)
+        );
         Error::at_offset(ErrorKind::Damaged, &segment.path, at, text)
     };
     let len = segment.readable_len()?;
@@ -125,7 +152,10 @@ fn verified(
     let frame = decode_frame(segment.opening.salt, wanted.term, &header)
         .map_err(|bad| damaged(header_at, format!("the frame header is bad: {bad}")))?;
     if !wanted.accepts(&frame) {
-        return Err(damaged(header_at, format!("another frame stands here: {frame:?}")));
+        return Err(damaged(
+            header_at,
+            format!("another frame stands here: {frame:?}"),
+        ));
     }
     let from = frame.payload_offset(header_at);
     let size = u64::from(frame.len);
@@ -136,9 +166,15 @@ fn verified(
         Some(payload) => payload,
         None => payloads.get(segment, from, size, len)?,
     };
-    frame.check_payload(&payload).map_err(|bad| damaged(from, format!("the payload is bad: {bad}")))?;
+    frame
+        .check_payload(&payload)
+        .map_err(|bad| damaged(from, format!("the payload is bad: {bad}")))?;
     // A small entry must not keep a whole window in memory.
-    Ok(if size < READ_AHEAD / 4 { Bytes::copy_from_slice(&payload) } else { payload })
+    Ok(if size < READ_AHEAD / 4 {
+        Bytes::copy_from_slice(&payload)
+    } else {
+        payload
+    })
 }
 
 fn name(wanted: &Wanted) -> String {
@@ -151,7 +187,10 @@ fn name(wanted: &Wanted) -> String {
 /// `len` bytes at `at`, which lie within the file.
 fn read(segment: &Segment, at: u64, len: u64) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
-    segment.file.read_exact_at(&mut bytes, at).map_err(|e| Error::io_at(&segment.path, at, "read", e))?;
+    segment
+        .file
+        .read_exact_at(&mut bytes, at)
+        .map_err(|e| Error::io_at(&segment.path, at, "read", e))?;
     Ok(bytes)
 }
 
@@ -181,7 +220,10 @@ struct Block {
 
 impl BlockCache {
     pub(crate) fn new(bytes_max: usize) -> BlockCache {
-        BlockCache { bytes_max, held: Mutex::new(Held::default()) }
+        BlockCache {
+            bytes_max,
+            held: Mutex::new(Held::default()),
+        }
     }
 
     #[cfg(test)]
@@ -196,7 +238,11 @@ impl BlockCache {
             Slot::InBlock(block, n) => {
                 let eighths = self.slots(segment, &block)?;
                 let eighth = eighths.get(n).copied().ok_or_else(|| {
-                    Error::at(ErrorKind::Damaged, &segment.path, "an index block is shorter than it was stated to be")
+                    Error::at(
+                        ErrorKind::Damaged,
+                        &segment.path,
+                        "an index block is shorter than it was stated to be",
+                    )
                 })?;
                 Ok(u64::from(eighth) * 8)
             }
@@ -230,11 +276,19 @@ impl Held {
             return;
         }
         let used = self.clock;
-        self.blocks.insert(key, Block { eighths: Arc::clone(eighths), used });
+        self.blocks.insert(
+            key,
+            Block {
+                eighths: Arc::clone(eighths),
+                used,
+            },
+        );
         self.order.insert(used, key);
         self.bytes += size_of_val(&eighths[..]);
         while self.bytes > bytes_max && self.order.len() > 1 {
-            let Some((_, oldest)) = self.order.pop_first() else { break };
+            let Some((_, oldest)) = self.order.pop_first() else {
+                break;
+            };
             if let Some(block) = self.blocks.remove(&oldest) {
                 self.bytes -= size_of_val(&block.eighths[..]);
             }

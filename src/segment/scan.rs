@@ -32,8 +32,23 @@ pub(crate) struct Window<'a> {
 impl<'a> Window<'a> {
     /// A window on the first `len` bytes of `file`, reading `ahead` bytes at once. A tolerant one takes what cannot be
     /// read for zeros and remembers where that was; otherwise a read error ends it.
-    pub(crate) fn new(file: &'a dyn File, path: &'a Path, len: u64, ahead: usize, tolerant: bool) -> Window<'a> {
-        Window { file, path, len, ahead, start: 0, bytes: Vec::new(), tolerant, holes: Vec::new() }
+    pub(crate) fn new(
+        file: &'a dyn File,
+        path: &'a Path,
+        len: u64,
+        ahead: usize,
+        tolerant: bool,
+    ) -> Window<'a> {
+        Window {
+            file,
+            path,
+            len,
+            ahead,
+            start: 0,
+            bytes: Vec::new(),
+            tolerant,
+            holes: Vec::new(),
+        }
     }
 
     /// The `len` bytes at `at`; fewer only where the file ends.
@@ -43,7 +58,9 @@ impl<'a> Window<'a> {
         if at < self.start || at + len as u64 > held {
             self.fill(at, len)?;
         }
-        let from = usize::try_from(at - self.start).unwrap_or(usize::MAX).min(self.bytes.len());
+        let from = usize::try_from(at - self.start)
+            .unwrap_or(usize::MAX)
+            .min(self.bytes.len());
         Ok(&self.bytes[from..(from + len).min(self.bytes.len())])
     }
 
@@ -108,7 +125,12 @@ impl Identity {
 
     /// Of a segment whose opening is lost.
     pub(crate) fn unknown(segment: u64) -> Identity {
-        Identity { segment, salt: None, align: 8, opening: 0 }
+        Identity {
+            segment,
+            salt: None,
+            align: 8,
+            opening: 0,
+        }
     }
 
     /// What every batch is aligned to.
@@ -150,7 +172,10 @@ pub(crate) fn scan(
     range: Range<u64>,
     until: Option<u64>,
 ) -> Result<Scanned> {
-    let mut seen = Scanned { end: range.start, ..Scanned::default() };
+    let mut seen = Scanned {
+        end: range.start,
+        ..Scanned::default()
+    };
     let mut at = range.start;
     while at < range.end && seen.stop.is_none() {
         let chunk = window.get(at, (WINDOW_WHOLE as u64).min(range.end - at))?;
@@ -159,11 +184,18 @@ pub(crate) fn scan(
         }
         at = scan_chunk(chunk, at, &mut identity, until, &mut seen);
     }
+    seen.end = seen.end.min(range.end.max(range.start));
     Ok(seen)
 }
 
 /// Looks through one chunk, at file offset `start`; returns the first offset that was not looked at.
-fn scan_chunk(chunk: &[u8], start: u64, identity: &mut Identity, until: Option<u64>, seen: &mut Scanned) -> u64 {
+fn scan_chunk(
+    chunk: &[u8],
+    start: u64,
+    identity: &mut Identity,
+    until: Option<u64>,
+    seen: &mut Scanned,
+) -> u64 {
     let after = start + chunk.len() as u64;
     if is_zero(chunk) {
         // Chunks begin and end at multiples of 8, and the first 8 bytes of a header are not all zero.
@@ -198,7 +230,9 @@ fn header_in(bytes: &[u8], at: u64, identity: &mut Identity) -> Option<BatchHead
     if bytes[4..8] != *b"BTCH" {
         return None; // Only to be quick: decoding says the same.
     }
-    let header = BatchHeader::decode(bytes).ok().filter(|header| identity.accepts(header, at))?;
+    let header = BatchHeader::decode(bytes)
+        .ok()
+        .filter(|header| identity.accepts(header, at))?;
     identity.salt = Some(header.salt);
     Some(header)
 }
@@ -216,5 +250,7 @@ impl Scanned {
 
 /// Whether there is nothing but zeros; by folding, which compilers make fast.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    bytes.chunks(4096).all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
+    bytes
+        .chunks(4096)
+        .all(|piece| piece.iter().fold(0, |all, byte| all | byte) == 0)
 }

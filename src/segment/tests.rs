@@ -15,11 +15,23 @@ use crate::types::{LogKey, Term};
 fn open(disk: &crate::fs::SimFs, made: &Made) -> Arc<Segment> {
     let name = Segment::name(made.opening.segment);
     let file = disk.open(&name, Access::Read).unwrap();
-    Arc::new(Segment::new(made.opening.segment, file, disk.display(&name), made.opening.clone()))
+    Arc::new(Segment::new(
+        made.opening.segment,
+        file,
+        disk.display(&name),
+        made.opening.clone(),
+    ))
 }
 
 fn wanted(log: u64, index: u64) -> Wanted {
-    Wanted { kind: Kind::Append, cell: 0, log: LogKey(log), incarnation: 1, index, term: Term(7) }
+    Wanted {
+        kind: Kind::Append,
+        cell: 0,
+        log: LogKey(log),
+        incarnation: 1,
+        index,
+        term: Term(7),
+    }
 }
 
 /// Opening 10, batches 11 (create and two entries), 12 (a cell and an entry), 13 (a large entry).
@@ -58,7 +70,12 @@ fn slots_in_memory_join_and_forget() {
     assert_eq!((slots.slot(4), slots.slot(7)), (None, None));
     slots.truncate(6);
     assert_eq!((slots.slot(5), slots.slot(6)), (Some(Slot::At(8192 + 96)), None));
-    let block = BlockRef { base: 5, at: 100, count: 2, crc: 0 };
+    let block = BlockRef {
+        base: 5,
+        at: 100,
+        count: 2,
+        crc: 0,
+    };
     assert!(!slots.try_join(&Slots::Block(block)));
     assert_eq!(Slots::Block(block).slot(6), Some(Slot::InBlock(block, 1)));
     assert_eq!(Slots::Block(block).slot(7), None);
@@ -71,7 +88,9 @@ fn a_walk_gives_every_batch_and_ends_where_the_writer_did() {
     let segment = open(&disk, &made);
     let mut walk = Walk::new(&segment, made::FILE_LEN, Depth::Payloads, false).unwrap();
     for header in &made.headers {
-        let Step::Batch(batch) = walk.step().unwrap() else { panic!("batch {} is bad", header.sequence) };
+        let Step::Batch(batch) = walk.step().unwrap() else {
+            panic!("batch {} is bad", header.sequence)
+        };
         assert_eq!(batch.header, *header);
     }
     assert_eq!(walk.end(), made.end());
@@ -86,11 +105,15 @@ fn a_flipped_bit_anywhere_in_a_batch_is_found() {
     for offset in header.offset..used {
         let disk = made::disk();
         made.save(&disk);
-        disk.flip_bit(&Segment::name(1), offset, u32::try_from(offset % 8).unwrap()).unwrap();
+        disk.flip_bit(&Segment::name(1), offset, u32::try_from(offset % 8).unwrap())
+            .unwrap();
         let segment = open(&disk, &made);
         let mut walk = Walk::new(&segment, made::FILE_LEN, Depth::Payloads, false).unwrap();
         assert!(matches!(walk.step().unwrap(), Step::Batch(_)));
-        assert!(matches!(walk.step().unwrap(), Step::Bad(bad) if bad.sequence == 12), "offset {offset}");
+        assert!(
+            matches!(walk.step().unwrap(), Step::Bad(bad) if bad.sequence == 12),
+            "offset {offset}"
+        );
     }
 }
 
@@ -108,8 +131,14 @@ fn a_scan_finds_headers_at_their_own_place_only() {
     let identity = Identity::of(&made.opening);
     let seen = scan(&mut window, identity, BATCHES_AT..made::FILE_LEN, None).unwrap();
     assert_eq!((seen.headers, seen.durable_through, seen.sequence), (3, 12, 13));
-    assert_eq!(seen.end, 40_000 + 78, "behind the last byte of the copy that is not zero");
-    let stop = scan(&mut window, identity, BATCHES_AT..made::FILE_LEN, Some(12)).unwrap().stop;
+    assert_eq!(
+        seen.end,
+        40_000 + 78,
+        "behind the last byte of the copy that is not zero"
+    );
+    let stop = scan(&mut window, identity, BATCHES_AT..made::FILE_LEN, Some(12))
+        .unwrap()
+        .stop;
     assert_eq!(stop, Some(made.headers[1]));
     let behind = scan(&mut window, identity, 40_096..made::FILE_LEN, None).unwrap();
     assert_eq!((behind.headers, behind.end), (0, 40_096));
@@ -121,7 +150,10 @@ fn a_scan_finds_headers_across_window_edges() {
     made.opening.len = 4 << 20;
     made.batch(0, &[create(1), entry(1, 0, &vec![1; (1 << 20) - 200])]);
     for index in 1..2000 {
-        made.batch(10 + index, &[entry(1, index, &vec![2; usize::try_from(index % 700).unwrap()])]);
+        made.batch(
+            10 + index,
+            &[entry(1, index, &vec![2; usize::try_from(index % 700).unwrap()])],
+        );
     }
     let mut bytes = made.bytes();
     bytes.truncate(8192);
@@ -133,7 +165,11 @@ fn a_scan_finds_headers_across_window_edges() {
     for start in [BATCHES_AT, BATCHES_AT + 8, BATCHES_AT + 88] {
         let mut window = Window::new(&*segment.file, &segment.path, len, 4096, false);
         let seen = scan(&mut window, Identity::of(&made.opening), start..len, None).unwrap();
-        assert_eq!(seen.headers, 2000 - u64::from(start != BATCHES_AT), "from {start}");
+        assert_eq!(
+            seen.headers,
+            2000 - u64::from(start != BATCHES_AT),
+            "from {start}"
+        );
         assert_eq!(seen.end, len);
     }
 }
@@ -146,18 +182,39 @@ fn one_frame_alone_verifies_or_says_where_it_does_not() {
     let (first, large) = (made.headers[0], made.headers[2]);
     let at = header_at(first.offset, 2);
     assert_eq!(read_payload(&segment, at, &wanted(1, 1)).unwrap(), "one");
-    assert_eq!(read_payload(&segment, header_at(large.offset, 0), &wanted(1, 3)).unwrap(), vec![3; 9000]);
-    for other in [wanted(2, 1), wanted(1, 0), Wanted { term: Term(8), ..wanted(1, 1) }] {
+    assert_eq!(
+        read_payload(&segment, header_at(large.offset, 0), &wanted(1, 3)).unwrap(),
+        vec![3; 9000]
+    );
+    for other in [
+        wanted(2, 1),
+        wanted(1, 0),
+        Wanted {
+            term: Term(8),
+            ..wanted(1, 1)
+        },
+    ] {
         let error = read_payload(&segment, at, &other).unwrap_err();
         assert_eq!((error.kind(), error.offset()), (ErrorKind::Damaged, Some(at)));
     }
     let payload = first.payloads_at() + 4;
     disk.flip_bit(&Segment::name(1), payload, 0).unwrap();
     let error = read_payload(&segment, at, &wanted(1, 1)).unwrap_err();
-    assert_eq!((error.kind(), error.offset()), (ErrorKind::Damaged, Some(payload)));
+    assert_eq!(
+        (error.kind(), error.offset()),
+        (ErrorKind::Damaged, Some(payload))
+    );
     disk.set_unreadable(&Segment::name(1), 16..17, true).unwrap();
-    assert_eq!(read_payload(&segment, at, &wanted(1, 0)).unwrap_err().kind(), ErrorKind::Io);
-    assert_eq!(read_payload(&segment, u64::MAX - 3, &wanted(1, 0)).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        read_payload(&segment, at, &wanted(1, 0)).unwrap_err().kind(),
+        ErrorKind::Io
+    );
+    assert_eq!(
+        read_payload(&segment, u64::MAX - 3, &wanted(1, 0))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Damaged
+    );
 }
 
 #[test]
@@ -166,7 +223,9 @@ fn offsets_come_from_the_index_and_without_it_from_the_segment() {
     made.save(&disk);
     let segment = open(&disk, &made);
     let built = index::build(&segment, made.end(), Depth::Payloads, &mut |_| {}).unwrap();
-    let Ok(built) = built else { panic!("the segment is sound") };
+    let Ok(built) = built else {
+        panic!("the segment is sound")
+    };
     let coverage = index::coverage(&built.bytes).unwrap();
     let (range, block) = coverage[&(LogKey(1), 1)][0].clone();
     assert_eq!(range, 0..4);
@@ -177,9 +236,19 @@ fn offsets_come_from_the_index_and_without_it_from_the_segment() {
     assert_eq!(at, header_at(made.headers[2].offset, 0));
 
     let again = open(&disk, &made);
-    again.seal(made.end(), IndexBytes::Memory(Bytes::from_static(b"not an index")));
-    assert_eq!(BlockCache::new(0).offset(&again, Slot::InBlock(block, 3)).unwrap(), at);
-    let error = BlockCache::new(0).offset(&open(&disk, &made), Slot::InBlock(block, 3)).unwrap_err();
+    again.seal(
+        made.end(),
+        IndexBytes::Memory(Bytes::from_static(b"not an index")),
+    );
+    assert_eq!(
+        BlockCache::new(0)
+            .offset(&again, Slot::InBlock(block, 3))
+            .unwrap(),
+        at
+    );
+    let error = BlockCache::new(0)
+        .offset(&open(&disk, &made), Slot::InBlock(block, 3))
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Damaged);
 }
 
@@ -188,12 +257,17 @@ fn an_index_of_another_end_is_not_trusted() {
     let (disk, made) = (made::disk(), three_batches());
     made.save(&disk);
     let segment = open(&disk, &made);
-    let Ok(built) = index::build(&segment, made.end(), Depth::Tables, &mut |_| {}).unwrap() else { panic!() };
+    let Ok(built) = index::build(&segment, made.end(), Depth::Tables, &mut |_| {}).unwrap() else {
+        panic!()
+    };
     let name = Segment::index_name(1);
     made::save(&disk, &name, &built.bytes);
     let file = disk.open(&name, Access::Read).unwrap();
     assert!(index::read_trusted(&*file, &segment, made.end()).is_some());
-    let other = End { chain: made.end().chain ^ 1, ..made.end() };
+    let other = End {
+        chain: made.end().chain ^ 1,
+        ..made.end()
+    };
     assert!(index::read_trusted(&*file, &segment, other).is_none());
     disk.flip_bit(&name, 70, 3).unwrap();
     assert!(index::read_trusted(&*file, &segment, made.end()).is_none());
@@ -210,12 +284,18 @@ fn the_cache_keeps_what_was_used_last_and_stays_within_its_bound() {
     });
     made.save(&disk);
     let segment = open(&disk, &made);
-    let Ok(built) = index::build(&segment, made.end(), Depth::Tables, &mut |_| {}).unwrap() else { panic!() };
+    let Ok(built) = index::build(&segment, made.end(), Depth::Tables, &mut |_| {}).unwrap() else {
+        panic!()
+    };
     segment.seal(made.end(), IndexBytes::Memory(built.bytes.clone()));
     let cache = BlockCache::new(5 * 8);
     for round in 0..3 {
         for ((_, _), blocks) in index::coverage(&built.bytes).unwrap() {
-            assert_eq!(cache.slots(&segment, &blocks[0].1).unwrap().len(), 2, "round {round}");
+            assert_eq!(
+                cache.slots(&segment, &blocks[0].1).unwrap().len(),
+                2,
+                "round {round}"
+            );
         }
     }
     assert_eq!(cache.held_bytes(), 5 * 8);

@@ -87,7 +87,10 @@ mod tests {
     #[test]
     fn a_read_error_is_never_a_tear_and_never_an_end() {
         for bits in 0..16 {
-            let f = Found { readable: false, ..found(bits) };
+            let f = Found {
+                readable: false,
+                ..found(bits)
+            };
             assert_eq!(decide(f), Decision::Unreadable, "{f:?}");
         }
     }
@@ -95,7 +98,10 @@ mod tests {
     #[test]
     fn witnessed_bytes_are_never_cut() {
         for bits in 0..16 {
-            let f = Found { witnessed: true, ..found(bits) };
+            let f = Found {
+                witnessed: true,
+                ..found(bits)
+            };
             assert!(!matches!(decide(f), Decision::Torn | Decision::End), "{f:?}");
         }
     }

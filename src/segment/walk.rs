@@ -73,7 +73,11 @@ impl<'a> Walk<'a> {
     /// [`Walk::window`] for the holes.
     pub(crate) fn new(segment: &'a Segment, to: u64, depth: Depth, tolerant: bool) -> Result<Walk<'a>> {
         let opening = &segment.opening;
-        let ahead = if depth == Depth::Payloads { WINDOW_WHOLE } else { WINDOW_TABLES };
+        let ahead = if depth == Depth::Payloads {
+            WINDOW_WHOLE
+        } else {
+            WINDOW_TABLES
+        };
         let len = segment.readable_len()?;
         Ok(Walk {
             window: Window::new(&*segment.file, &segment.path, len, ahead, tolerant),
@@ -97,7 +101,9 @@ impl<'a> Walk<'a> {
             Ok(header) => header,
             Err(what) => return Ok(Step::Bad(self.bad(what, None))),
         };
-        let tables = self.window.get(self.at + BATCH_HEADER_LEN as u64, header.tables_len() as u64)?;
+        let tables = self
+            .window
+            .get(self.at + BATCH_HEADER_LEN as u64, header.tables_len() as u64)?;
         let frames = match decode_tables(&header, tables) {
             Ok(frames) => frames,
             Err(bad) => {
@@ -131,7 +137,9 @@ impl<'a> Walk<'a> {
 
     /// The payload of a frame whose header stands at `header_at`; `None` if it does not verify.
     pub(crate) fn payload(&mut self, frame: &Frame, header_at: u64) -> Result<Option<&[u8]>> {
-        let bytes = self.window.get(frame.payload_offset(header_at), u64::from(frame.len))?;
+        let bytes = self
+            .window
+            .get(frame.payload_offset(header_at), u64::from(frame.len))?;
         Ok(frame.check_payload(bytes).is_ok().then_some(bytes))
     }
 
@@ -144,7 +152,12 @@ impl<'a> Walk<'a> {
 
     /// Where the walk stands: behind the last batch.
     pub(crate) fn end(&self) -> End {
-        End { segment: self.segment, offset: self.at, sequence: self.sequence, chain: self.chain.unwrap_or(0) }
+        End {
+            segment: self.segment,
+            offset: self.at,
+            sequence: self.sequence,
+            chain: self.chain.unwrap_or(0),
+        }
     }
 
     /// The bytes under the walk.
@@ -161,13 +174,22 @@ impl<'a> Walk<'a> {
         };
         let expected = self.sequence + 1;
         let why = if !self.identity.accepts(&header, self.at) {
-            format!("the batch header belongs to offset {} of segment {:016x}", header.offset, header.segment)
+            format!(
+                "the batch header belongs to offset {} of segment {:016x}",
+                header.offset, header.segment
+            )
         } else if header.sequence != expected {
-            format!("the batch has sequence {} where {expected} belongs", header.sequence)
+            format!(
+                "the batch has sequence {} where {expected} belongs",
+                header.sequence
+            )
         } else if self.chain_expected().is_some_and(|chain| chain != header.chain) {
             "the batch does not follow the one before it".to_owned()
         } else if header.end() > self.to {
-            format!("the batch ends at {}, behind the end of its segment", header.end())
+            format!(
+                "the batch ends at {}, behind the end of its segment",
+                header.end()
+            )
         } else {
             return Ok(Ok(header));
         };
@@ -175,7 +197,11 @@ impl<'a> Walk<'a> {
     }
 
     fn chain_expected(&self) -> Option<u32> {
-        if self.carries && self.at == BATCHES_AT { Some(0) } else { self.chain }
+        if self.carries && self.at == BATCHES_AT {
+            Some(0)
+        } else {
+            self.chain
+        }
     }
 
     fn check_payloads(&mut self, header: &BatchHeader, frames: &[Frame]) -> Result<Vec<bool>> {
@@ -188,14 +214,33 @@ impl<'a> Walk<'a> {
     }
 
     fn bad(&self, what: String, rest: Option<Rest>) -> BadPlace {
-        BadPlace { at: self.at, sequence: self.sequence + 1, what, rest }
+        BadPlace {
+            at: self.at,
+            sequence: self.sequence + 1,
+            what,
+            rest,
+        }
     }
 
     fn bad_payloads(&self, header: BatchHeader, frames: Vec<Frame>, sound: &[bool]) -> BadPlace {
         let count = sound.iter().filter(|sound| !**sound).count();
-        let what = format!("{count} of the batch's {} payloads do not match their checksum", frames.len());
-        let frames = (0..).zip(frames).zip(sound).map(|((i, frame), sound)| (i, frame, *sound)).collect();
-        self.bad(what, Some(Rest { header, frames, unknown: false }))
+        let what = format!(
+            "{count} of the batch's {} payloads do not match their checksum",
+            frames.len()
+        );
+        let frames = (0..)
+            .zip(frames)
+            .zip(sound)
+            .map(|((i, frame), sound)| (i, frame, *sound))
+            .collect();
+        self.bad(
+            what,
+            Some(Rest {
+                header,
+                frames,
+                unknown: false,
+            }),
+        )
     }
 
     /// The batch whose tables are bad as a whole: what is left of it, frame by frame.
@@ -217,6 +262,13 @@ impl<'a> Walk<'a> {
             frames.push((u32::try_from(i).unwrap_or(u32::MAX), frame, sound));
         }
         let what = format!("the frame headers of the batch are bad: {bad}");
-        Ok(Step::Bad(self.bad(what, Some(Rest { header, frames, unknown }))))
+        Ok(Step::Bad(self.bad(
+            what,
+            Some(Rest {
+                header,
+                frames,
+                unknown,
+            }),
+        )))
     }
 }

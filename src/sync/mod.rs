@@ -19,13 +19,13 @@ pub(crate) use self::word::Word;
 pub(crate) use std::sync::Arc;
 
 #[cfg(any(loom, shuttle))]
-pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard, RwLock, atomic, thread, thread_local};
+pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard, atomic, thread, thread_local};
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use self::real::{Condvar, Mutex, MutexGuard, RwLock, atomic, thread, thread_local};
+pub(crate) use self::real::{Condvar, Mutex, MutexGuard, atomic, thread, thread_local};
 
 #[cfg(not(any(loom, shuttle)))]
 mod real {
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic;
     pub(crate) use std::thread_local;
 

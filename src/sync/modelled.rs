@@ -95,24 +95,6 @@ impl Condvar {
     }
 }
 
-/// A lock for many readers, without poisoning.
-#[derive(Debug, Default)]
-pub(crate) struct RwLock<T>(checker::RwLock<T>);
-
-impl<T> RwLock<T> {
-    pub(crate) fn new(value: T) -> RwLock<T> {
-        RwLock(checker::RwLock::new(value))
-    }
-
-    pub(crate) fn read(&self) -> checker::RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub(crate) fn write(&self) -> checker::RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-}
-
 pub(crate) mod thread {
     use std::io;
 

@@ -10,8 +10,9 @@ use crate::fs::{Access, File};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
 
+use super::super::Uuid;
 use super::super::report::FindingKind;
-use super::{Context, uuid_text};
+use super::Context;
 
 /// The files of a journal's directory.
 pub(super) struct Candidates {
@@ -28,6 +29,8 @@ pub(super) struct Candidate {
     pub(super) len: u64,
     /// `None` if no copy of its opening verifies, and then why.
     pub(super) segment: Option<Arc<Segment>>,
+    /// Where the other copy stands, if one verifies and the other does not.
+    pub(super) bad_copy: Option<u64>,
     pub(super) why: String,
 }
 
@@ -41,7 +44,10 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
             all.insert(id, candidate);
         }
     }
-    let indexes = names.iter().filter_map(|name| Segment::parse_index_name(name)).collect();
+    let indexes = names
+        .iter()
+        .filter_map(|name| Segment::parse_index_name(name))
+        .collect();
     if all.is_empty() {
         return Err(no_journal(context));
     }
@@ -70,16 +76,26 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         Ok(file) => file,
         // Beside a writer, files go. Whether this one is missed turns out on the walk.
         Err(e) if e.kind() == io::ErrorKind::NotFound && context.live() => return Ok(None),
-        Err(e) => {
-            context.unreadable(Error::io(&path, "open the segment", e))?;
-            return Ok(None);
-        }
+        Err(e) => return Err(Error::io(&path, "open the segment", e)),
     };
-    let len = file.len().map_err(|e| Error::io(&path, "read the size of the segment", e))?;
-    let copies = [read_copy(&*file, &path, len, 0), read_copy(&*file, &path, len, COPY_AT)];
-    let (opening, why) = choose(context, id, &path, copies)?;
+    let len = file
+        .len()
+        .map_err(|e| Error::io(&path, "read the size of the segment", e))?;
+    let copies = [
+        read_copy(&*file, &path, len, 0),
+        read_copy(&*file, &path, len, COPY_AT),
+    ];
+    let (opening, bad_copy, why) = choose(context, id, &path, copies)?;
     let segment = opening.map(|opening| Arc::new(Segment::new(id, Arc::clone(&file), path.clone(), opening)));
-    Ok(Some(Candidate { id, path, file, len, segment, why }))
+    Ok(Some(Candidate {
+        id,
+        path,
+        file,
+        len,
+        segment,
+        bad_copy,
+        why,
+    }))
 }
 
 /// One copy: the opening, what is wrong with it, or the error that reading it met.
@@ -90,12 +106,18 @@ fn read_copy(file: &dyn File, path: &Path, len: u64, at: u64) -> Copy {
     if len < at + OPENING_LEN as u64 {
         return Ok(Err(if len == 0 { Bad::Blank } else { Bad::Short }));
     }
-    file.read_exact_at(&mut bytes, at).map_err(|e| Error::io_at(path, at, "read the opening", e))?;
+    file.read_exact_at(&mut bytes, at)
+        .map_err(|e| Error::io_at(path, at, "read the opening", e))?;
     Ok(Opening::decode(&bytes))
 }
 
-/// The opening that counts. One good copy is enough; what ails the other is a warning.
-fn choose(context: &mut Context<'_>, id: u64, path: &Path, copies: [Copy; 2]) -> Result<(Option<Opening>, String)> {
+/// The opening that counts, where the other copy is bad, and why. One good copy is enough.
+fn choose(
+    context: &mut Context<'_>,
+    id: u64,
+    path: &Path,
+    copies: [Copy; 2],
+) -> Result<(Option<Opening>, Option<u64>, String)> {
     let mut good: Vec<Opening> = Vec::new();
     let mut failed = None;
     let mut bad = Vec::new();
@@ -127,26 +149,27 @@ fn choose(context: &mut Context<'_>, id: u64, path: &Path, copies: [Copy; 2]) ->
         let what = "the two copies of the opening verify and differ";
         return Err(context.refusal(FindingKind::Damaged, path.to_owned(), 0..COPY_AT, what));
     }
-    let why = bad.first().map(|(_, why)| why.clone()).unwrap_or_default();
+    let (at, why) = bad
+        .pop()
+        .map_or((None, String::new()), |(at, why)| (Some(at), why));
     match (good.pop(), failed) {
-        (Some(opening), _) => {
-            for (at, why) in bad {
-                context.warn(path.to_owned(), at, format!("one of the two copies of the opening is bad: {why}"));
-            }
-            Ok((Some(opening), why))
-        }
+        (Some(opening), _) => Ok((Some(opening), at, why)),
         (None, Some(failed)) => {
             context.unreadable(failed)?;
-            Ok((None, why))
+            Ok((None, None, why))
         }
-        (None, None) => Ok((None, why)),
+        (None, None) => Ok((None, None, why)),
     }
 }
 
 impl Candidates {
     /// The uuid of the newest opening that verifies; all others must have the same.
     fn check_uuids(&self) -> Result<()> {
-        let mut segments = self.all.values().rev().filter_map(|candidate| candidate.segment.as_ref());
+        let mut segments = self
+            .all
+            .values()
+            .rev()
+            .filter_map(|candidate| candidate.segment.as_ref());
         let Some(newest) = segments.next() else {
             return Ok(());
         };
@@ -156,9 +179,9 @@ impl Candidates {
                 let what = format!(
                     "the segment belongs to journal {}, and the newest one here, {}, to journal {}: one of them was \
                      copied here; move it away",
-                    uuid_text(&foreign.opening.uuid),
+                    Uuid(foreign.opening.uuid),
                     newest.path.display(),
-                    uuid_text(&newest.opening.uuid)
+                    Uuid(newest.opening.uuid)
                 );
                 Err(Error::at(ErrorKind::Invalid, &foreign.path, what))
             }

@@ -131,11 +131,16 @@ impl Chain {
         end: End,
     ) -> Result<()> {
         let file = open_index(context, candidates, segment.id);
-        let trusted = file.and_then(|file| index::read_trusted(&*file, segment, end).map(|index| (file, index)));
+        let trusted =
+            file.and_then(|file| index::read_trusted(&*file, segment, end).map(|index| (file, index)));
         let content = match trusted {
             Some((file, index)) => {
                 segment.seal(end, IndexBytes::File(file));
-                if context.verify { self.walk(context, segment, end, Some(index))? } else { Content::Index(index) }
+                if context.verify {
+                    self.walk(context, segment, end, Some(index))?
+                } else {
+                    Content::Index(index)
+                }
             }
             None => self.walk(context, segment, end, None)?,
         };
@@ -150,7 +155,11 @@ impl Chain {
         end: End,
         trusted: Option<Index>,
     ) -> Result<Content> {
-        let depth = if context.verify { Depth::Payloads } else { Depth::Tables };
+        let depth = if context.verify {
+            Depth::Payloads
+        } else {
+            Depth::Tables
+        };
         let built = index::build(segment, end, depth, &mut |bytes| context.progress(bytes));
         let bad = match built {
             Ok(Ok(built)) => {
@@ -193,11 +202,18 @@ impl Chain {
         }
         if trusted.is_some() {
             let path = context.fs.display(&Segment::index_name(segment.id));
-            context.warn(path, 0, "the index verifies and differs from its segment; it is not used".to_owned());
+            context.warn(
+                &path,
+                0,
+                "the index verifies and differs from its segment; it is not used",
+            );
         }
         segment.seal(end, IndexBytes::Memory(bytes.clone()));
         if end.offset > crate::format::BATCHES_AT {
-            self.missing_indexes.push(MissingIndex { segment: Arc::clone(segment), bytes });
+            self.missing_indexes.push(MissingIndex {
+                segment: Arc::clone(segment),
+                bytes,
+            });
         }
         Ok(Content::Index(built))
     }
@@ -236,7 +252,11 @@ impl Chain {
             }
             Content::Indexed => {}
         }
-        self.links.push(Link { segment: Arc::clone(segment), end, content });
+        self.links.push(Link {
+            segment: Arc::clone(segment),
+            end,
+            content,
+        });
         Ok(())
     }
 
@@ -252,7 +272,9 @@ impl Chain {
             self.counted.entries += 1;
         }
         if frame.kind == Kind::Floor {
-            let stated = payload.and_then(|payload| Floor::decode(payload).ok()).map_or(0, |f| f.incarnation_next);
+            let stated = payload
+                .and_then(|payload| Floor::decode(payload).ok())
+                .map_or(0, |f| f.incarnation_next);
             self.incarnation_next = self.incarnation_next.max(stated);
             self.raise_floor(context, segment, frame.index, true)?;
         }
@@ -268,8 +290,14 @@ impl Chain {
         proven: bool,
     ) -> Result<()> {
         if floor > segment.id {
-            let what = format!("the floor is stated to be segment {floor:016x}, above the segment that says so");
-            return context.damage(Finding::new(FindingKind::Damaged, segment.path.clone(), 0..0, what));
+            let what =
+                format!("the floor is stated to be segment {floor:016x}, above the segment that says so");
+            return context.damage(Finding::new(
+                FindingKind::Damaged,
+                segment.path.clone(),
+                0..0,
+                what,
+            ));
         }
         self.floor = self.floor.max(floor);
         if proven {
@@ -301,7 +329,10 @@ fn predecessor(
         return Ok(None);
     };
     let Some(segment) = &candidate.segment else {
-        let what = format!("no copy of the opening verifies ({}), and {by} continues the segment", candidate.why);
+        let what = format!(
+            "no copy of the opening verifies ({}), and {by} continues the segment",
+            candidate.why
+        );
         context.damage(Finding::new(FindingKind::Damaged, path, 0..pred.offset, what))?;
         return Ok(None);
     };
@@ -310,7 +341,12 @@ fn predecessor(
             "{by} states that the segment ends at {} with sequence {}; the file has {} bytes and begins with sequence {}",
             pred.offset, pred.sequence, candidate.len, segment.opening.sequence
         );
-        context.damage(Finding::new(FindingKind::Damaged, path, candidate.len..pred.offset, what))?;
+        context.damage(Finding::new(
+            FindingKind::Damaged,
+            path,
+            candidate.len..pred.offset,
+            what,
+        ))?;
     }
     Ok(Some(Arc::clone(segment)))
 }

@@ -77,7 +77,12 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     };
     let mut walk = Walk::new(segment, segment.readable_len()?, Depth::Tables, tolerant)?;
     let mut seen = walk.scan(BATCHES_AT, None)?;
-    let found = Found { readable: true, valid: false, witnessed: seen.durable_through != 0, blank: false };
+    let found = Found {
+        readable: true,
+        valid: false,
+        witnessed: seen.durable_through != 0,
+        blank: false,
+    };
     if decide(found) == Decision::Damaged {
         // Its bytes are judged where the segment is walked.
         return Ok(Unit::Counts(Arc::clone(segment)));
@@ -109,27 +114,53 @@ fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
 fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
     let identity = Identity::unknown(candidate.id);
     let tolerant = context.lenient();
-    let mut window = Window::new(&*candidate.file, &candidate.path, candidate.len, WINDOW_WHOLE, tolerant);
+    let mut window = Window::new(
+        &*candidate.file,
+        &candidate.path,
+        candidate.len,
+        WINDOW_WHOLE,
+        tolerant,
+    );
     // The head is no place for a header, and what it holds is not zero says whether the file was ever used.
     let head = scan(&mut window, identity, 0..BATCHES_AT.min(candidate.len), None)?;
-    let mut seen = scan(&mut window, identity, BATCHES_AT..candidate.len.max(BATCHES_AT), None)?;
+    let mut seen = scan(
+        &mut window,
+        identity,
+        BATCHES_AT..candidate.len.max(BATCHES_AT),
+        None,
+    )?;
     let readable = window.hole_in(0..candidate.len).is_none();
     if seen.headers == 0 && seen.end == BATCHES_AT {
         seen.end = head.end;
     }
-    let found = Found { readable, valid: false, witnessed: seen.durable_through != 0, blank: seen.end == 0 };
+    let found = Found {
+        readable,
+        valid: false,
+        witnessed: seen.durable_through != 0,
+        blank: seen.end == 0,
+    };
     match decide(found) {
         Decision::Damaged => {
             let what = format!(
                 "no copy of the opening verifies ({}), and a later batch shows that it was synced",
                 candidate.why
             );
-            context.damage(Finding::new(FindingKind::Damaged, candidate.path.clone(), 0..seen.end, what))?;
+            context.damage(Finding::new(
+                FindingKind::Damaged,
+                candidate.path.clone(),
+                0..seen.end,
+                what,
+            ))?;
             Ok(Unit::Lost)
         }
         Decision::Unreadable => {
             let what = "no copy of the opening verifies, and what stands behind it cannot be read";
-            context.damage(Finding::new(FindingKind::Unreadable, candidate.path.clone(), 0..seen.end, what))?;
+            context.damage(Finding::new(
+                FindingKind::Unreadable,
+                candidate.path.clone(),
+                0..seen.end,
+                what,
+            ))?;
             Ok(Unit::Lost)
         }
         Decision::Keep | Decision::End | Decision::Torn => {
@@ -164,7 +195,11 @@ pub(super) fn survey(context: &mut Context<'_>, segment: &Segment, tolerant: boo
     let opening = &segment.opening;
     let len = segment.readable_len()?;
     let mut walk = Walk::new(segment, len, Depth::Payloads, tolerant)?;
-    let mut seen = Scanned { sequence: opening.sequence, time: opening.time, ..Scanned::default() };
+    let mut seen = Scanned {
+        sequence: opening.sequence,
+        time: opening.time,
+        ..Scanned::default()
+    };
     let start = walk.end();
     let mut found = Survey {
         durable_through: 0,
@@ -214,10 +249,17 @@ impl Survey {
             durable_through += 1;
         }
         self.durable_through = durable_through;
-        while let Some(batch) = self.unproven.pop_front_if(|batch| batch.header.sequence <= durable_through) {
+        let proven = self
+            .unproven
+            .partition_point(|batch| batch.header.sequence <= durable_through);
+        for batch in self.unproven.drain(..proven) {
             let header = batch.header;
-            self.proven =
-                End { segment: segment.id, offset: header.end(), sequence: header.sequence, chain: header.crc };
+            self.proven = End {
+                segment: segment.id,
+                offset: header.end(),
+                sequence: header.sequence,
+                chain: header.crc,
+            };
         }
     }
 
@@ -249,9 +291,17 @@ impl Survey {
     fn check_len(&mut self, segment: &Segment) -> Result<()> {
         let len = segment.readable_len()?;
         if self.durable_through != 0 && len < segment.opening.len && self.damage.is_none() {
-            let what = format!("the file has {len} bytes and was written with {}", segment.opening.len);
+            let what = format!(
+                "the file has {len} bytes and was written with {}",
+                segment.opening.len
+            );
             let sequence = self.valid.sequence + 1;
-            self.damage = Some(BadPlace { at: len, sequence, what, rest: None });
+            self.damage = Some(BadPlace {
+                at: len,
+                sequence,
+                what,
+                rest: None,
+            });
         }
         Ok(())
     }
@@ -269,7 +319,12 @@ impl Survey {
             for (i, frame) in batch.frames.iter().enumerate() {
                 let header_at = header_at(batch.header.offset, i);
                 let payload = tail_payload(&mut walk, segment, frame, header_at)?;
-                tail.push(TailFrame { frame: *frame, payload, segment: Arc::clone(segment), header_at });
+                tail.push(TailFrame {
+                    frame: *frame,
+                    payload,
+                    segment: Arc::clone(segment),
+                    header_at,
+                });
             }
         }
         Ok(tail)

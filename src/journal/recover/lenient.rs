@@ -27,7 +27,10 @@ pub(super) fn read(
     depth: Depth,
 ) -> Result<Read> {
     let mut walk = Walk::new(segment, to, depth, true)?;
-    let mut out = Read { frames: Vec::new(), batches: 0 };
+    let mut out = Read {
+        frames: Vec::new(),
+        batches: 0,
+    };
     loop {
         match walk.step()? {
             Step::Full => break,
@@ -61,7 +64,12 @@ pub(super) fn read(
     }
     if walk.end().sequence < witnessed && walk.end().offset >= to {
         let what = "the segment ends before everything that was acknowledged";
-        context.damage(Finding::new(FindingKind::Damaged, segment.path.clone(), to..to, what))?;
+        context.damage(Finding::new(
+            FindingKind::Damaged,
+            segment.path.clone(),
+            to..to,
+            what,
+        ))?;
     }
     Ok(out)
 }
@@ -76,7 +84,12 @@ fn pass(
     kind: FindingKind,
 ) -> Result<bool> {
     if let Some(rest) = bad.rest {
-        let place = Finding::new(kind, segment.path.clone(), rest.header.offset..rest.header.end(), bad.what);
+        let place = Finding::new(
+            kind,
+            segment.path.clone(),
+            rest.header.offset..rest.header.end(),
+            bad.what,
+        );
         take_rest(context, walk, out, &rest, &place)?;
         walk.skip(&rest.header);
         return Ok(true);
@@ -110,7 +123,11 @@ fn take_batch(
                 continue;
             }
         }
-        out.frames.push(LooseFrame { frame: *frame, header_at: at, payload });
+        out.frames.push(LooseFrame {
+            frame: *frame,
+            header_at: at,
+            payload,
+        });
     }
     Ok(())
 }
@@ -141,7 +158,11 @@ fn take_rest(
                 continue;
             }
         }
-        out.frames.push(LooseFrame { frame: *frame, header_at: at, payload });
+        out.frames.push(LooseFrame {
+            frame: *frame,
+            header_at: at,
+            payload,
+        });
     }
     Ok(())
 }

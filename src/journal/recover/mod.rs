@@ -17,14 +17,14 @@ mod replay;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, Frame, Kind};
+use crate::format::{End, Frame, Kind, OPENING_LEN};
 use crate::fs::Fs;
 use crate::segment::Segment;
 use crate::sync::Arc;
@@ -79,6 +79,8 @@ pub(crate) struct Recovered {
     pub(crate) clean: bool,
     /// There is a tail.
     pub(crate) unproven: bool,
+    /// The last segment, proven or not.
+    pub(crate) last: Arc<Segment>,
     /// What is wrong. Of a writer: torn ends only, since all else is refused.
     pub(crate) findings: Vec<Finding>,
     pub(crate) report: OpenReport,
@@ -150,7 +152,12 @@ fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
     match found {
         Ok(recovered) => {
             let damage = recovered.findings.iter().filter(|finding| finding.is_damage());
-            (recovered.floor, damage.map(|finding| (finding.path.clone(), finding.offset)).collect())
+            (
+                recovered.floor,
+                damage
+                    .map(|finding| (finding.path.clone(), finding.offset))
+                    .collect(),
+            )
         }
         Err(e) => {
             let path = e.path().map(PathBuf::from).unwrap_or_default();
@@ -159,7 +166,12 @@ fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
     }
 }
 
-fn attempt(fs: &Arc<dyn Fs>, config: &Config, mode: Mode, progress: &mut dyn FnMut(u64)) -> Result<Recovered> {
+fn attempt(
+    fs: &Arc<dyn Fs>,
+    config: &Config,
+    mode: Mode,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Recovered> {
     let mut context = Context {
         fs: &**fs,
         mode,
@@ -245,9 +257,18 @@ fn assemble(
     for link in &chain.links {
         replay::link(context, &mut logs, link)?;
     }
+    let lowest = chain.links.first().map_or(last, |link| &link.segment);
+    replay::complete(context, &logs, lowest)?;
     replay::cells(context, &mut logs)?;
-    let tail = if context.mode == Mode::Writer { survey.tail(last)? } else { Vec::new() };
-    let mut incarnation_next = chain.incarnation_next.max(last.opening.incarnation_next).max(logs.incarnation_next);
+    let tail = if context.mode == Mode::Writer {
+        survey.tail(last)?
+    } else {
+        Vec::new()
+    };
+    let mut incarnation_next = chain
+        .incarnation_next
+        .max(last.opening.incarnation_next)
+        .max(logs.incarnation_next);
     for item in &tail {
         incarnation_next = incarnation_next.max(item.frame.incarnation + 1);
     }
@@ -259,11 +280,23 @@ fn assemble(
     }
     for cut in &cut {
         let place = cut.offset..cut.offset + cut.bytes;
-        context.note(Finding::new(FindingKind::Torn, cut.path.clone(), place, cut.to_string()));
+        context.note(Finding::new(
+            FindingKind::Torn,
+            cut.path.clone(),
+            place,
+            cut.to_string(),
+        ));
     }
+    bad_copies(context, candidates, &chain, last, survey.durable_through != 0);
     let unproven = survey.has_tail();
-    let clean = survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
-    let openings = || candidates.all.values().filter_map(|candidate| candidate.segment.as_ref());
+    let clean =
+        survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
+    let openings = || {
+        candidates
+            .all
+            .values()
+            .filter_map(|candidate| candidate.segment.as_ref())
+    };
     let sequences = openings().map(|segment| segment.opening.sequence);
     let times = openings().map(|segment| segment.opening.time);
     let ids = candidates.all.keys().chain(&candidates.indexes);
@@ -275,10 +308,17 @@ fn assemble(
             (false, true) => Verdict::Unclean,
             (false, false) => Verdict::Torn,
         },
-        carried_bytes: carried.clone().map(|batch| u64::from(batch.header.payload_len)).sum(),
+        carried_bytes: carried
+            .clone()
+            .map(|batch| u64::from(batch.header.payload_len))
+            .sum(),
         carried_batches: carried.count() as u64,
         segments: chain.links.len(),
-        bytes: chain.links.iter().filter_map(|link| link.segment.readable_len().ok()).sum(),
+        bytes: chain
+            .links
+            .iter()
+            .filter_map(|link| link.segment.readable_len().ok())
+            .sum(),
         logs: logs.len(),
         cut,
         warnings: std::mem::take(&mut context.warnings),
@@ -286,13 +326,22 @@ fn assemble(
     };
     Ok(Recovered {
         uuid: last.opening.uuid,
+        last: Arc::clone(last),
         discard: discard(candidates, &chain, last, proven_last),
         logs,
         tail,
-        pred: if proven_last { Some(survey.proven) } else { last.opening.pred },
+        pred: if proven_last {
+            Some(survey.proven)
+        } else {
+            last.opening.pred
+        },
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
-        next_sequence: sequences.chain([survey.sequence, above.sequence]).max().unwrap_or(0) + 1,
+        next_sequence: sequences
+            .chain([survey.sequence, above.sequence])
+            .max()
+            .unwrap_or(0)
+            + 1,
         next_segment: ids.max().copied().unwrap_or(0) + 1,
         incarnation_next,
         last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
@@ -306,6 +355,35 @@ fn assemble(
     })
 }
 
+/// Tells of openings of which one copy is bad: a power cut may leave that while the opening is not proven. Afterwards it
+/// is rot, which the other copy makes good; a writer goes on, a view lists it.
+fn bad_copies(
+    context: &mut Context<'_>,
+    candidates: &Candidates,
+    chain: &Chain,
+    last: &Segment,
+    proven_last: bool,
+) {
+    for candidate in candidates.all.values() {
+        let Some(at) = candidate.bad_copy else { continue };
+        let what = format!(
+            "one of the two copies of the opening is bad ({}); the other one serves",
+            candidate.why
+        );
+        context.warn(&candidate.path, at, &what);
+        let proven = proven_last || candidate.id != last.id;
+        if context.lenient() && proven && chain.links.iter().any(|link| link.segment.id == candidate.id) {
+            let place = at..at + OPENING_LEN as u64;
+            context.note(Finding::new(
+                FindingKind::Damaged,
+                candidate.path.clone(),
+                place,
+                what,
+            ));
+        }
+    }
+}
+
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
 /// it is the tail, which this life's first segment carries before anything is removed. Files below a floor that is
 /// valid and not proven are left for a later life.
@@ -317,8 +395,16 @@ fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, proven_last: 
         needed.remove(&last.id);
     }
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
-    let segments = candidates.all.keys().filter(|id| !kept(id)).map(|id| Segment::name(*id));
-    let indexes = candidates.indexes.iter().filter(|id| !kept(id)).map(|id| Segment::index_name(*id));
+    let segments = candidates
+        .all
+        .keys()
+        .filter(|id| !kept(id))
+        .map(|id| Segment::name(*id));
+    let indexes = candidates
+        .indexes
+        .iter()
+        .filter(|id| !kept(id))
+        .map(|id| Segment::index_name(*id));
     segments.chain(indexes).collect()
 }
 
@@ -378,7 +464,12 @@ impl Context<'_> {
         }
         let at = error.offset().unwrap_or(0);
         let path = error.path().map(PathBuf::from).unwrap_or_default();
-        self.note(Finding::new(FindingKind::Unreadable, path, at..at, error.to_string()));
+        self.note(Finding::new(
+            FindingKind::Unreadable,
+            path,
+            at..at,
+            error.to_string(),
+        ));
         Ok(())
     }
 
@@ -388,11 +479,9 @@ impl Context<'_> {
         }
     }
 
-    fn warn(&mut self, path: PathBuf, at: u64, what: String) {
+    /// Nothing is lost, and a person should know.
+    fn warn(&mut self, path: &Path, at: u64, what: &str) {
         self.warnings.push(format!("{} at {at}: {what}", path.display()));
-        if self.lenient() {
-            self.note(Finding::new(FindingKind::Warning, path, at..at, what));
-        }
     }
 
     fn progress(&mut self, bytes: u64) {
@@ -402,8 +491,15 @@ impl Context<'_> {
     /// The error that refuses a damaged journal, with what to do next.
     fn refusal(&self, kind: FindingKind, path: PathBuf, place: Range<u64>, what: &str) -> Error {
         let root = self.fs.display("");
-        let kind = if kind == FindingKind::Unreadable { ErrorKind::Io } else { ErrorKind::Damaged };
-        let what = format!("{what}. Nothing was changed; `everlog verify {}` lists all that is damaged", root.display());
+        let kind = if kind == FindingKind::Unreadable {
+            ErrorKind::Io
+        } else {
+            ErrorKind::Damaged
+        };
+        let what = format!(
+            "{what}. Nothing was changed; `everlog verify {}` lists all that is damaged",
+            root.display()
+        );
         Error::at_offset(kind, path, place.start, what)
     }
 
@@ -414,12 +510,6 @@ impl Context<'_> {
     fn live(&self) -> bool {
         self.mode == Mode::View { live: true }
     }
-}
-
-/// The uuid as people write it.
-pub(crate) fn uuid_text(uuid: &[u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]

@@ -23,8 +23,17 @@ pub(super) fn link(context: &mut Context<'_>, logs: &mut Logs, link: &Link) -> R
             ops(context, logs, &link.segment, &again.ops)
         }
         Content::Frames(frames) => {
-            for LooseFrame { frame, header_at, payload } in frames {
-                let item = || Replayed::Frame { frame, header_at: *header_at, payload: payload.clone() };
+            for LooseFrame {
+                frame,
+                header_at,
+                payload,
+            } in frames
+            {
+                let item = || Replayed::Frame {
+                    frame,
+                    header_at: *header_at,
+                    payload: payload.clone(),
+                };
                 apply(context, logs, &link.segment, *header_at, &item)?;
             }
             Ok(())
@@ -39,7 +48,8 @@ fn reread(segment: &Segment, link: &Link) -> Result<Index> {
         None => None,
     };
     found.ok_or_else(|| {
-        let what = "the index of the segment was good a moment ago and is not: the disk or the memory is failing";
+        let what =
+            "the index of the segment was good a moment ago and is not: the disk or the memory is failing";
         Error::at(ErrorKind::Damaged, &segment.path, what)
     })
 }
@@ -57,8 +67,16 @@ fn ops(context: &mut Context<'_>, logs: &mut Logs, segment: &Arc<Segment>, ops: 
                 };
                 apply(context, logs, segment, 0, &item)?;
             }
-            IndexOp::Frame { frame, header_at, payload } => {
-                let item = || Replayed::Frame { frame, header_at: *header_at, payload: payload.clone() };
+            IndexOp::Frame {
+                frame,
+                header_at,
+                payload,
+            } => {
+                let item = || Replayed::Frame {
+                    frame,
+                    header_at: *header_at,
+                    payload: payload.clone(),
+                };
                 apply(context, logs, segment, *header_at, &item)?;
             }
         }
@@ -104,6 +122,25 @@ fn make_room(logs: &mut Logs, bad: &ReplayBad, item: &Replayed<'_>) -> bool {
     true
 }
 
+/// Entries that a restatement counted and that nothing behind it took must have been seen.
+pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) -> Result<()> {
+    for (key, log) in logs.iter() {
+        for lost in &log.lost {
+            let told = |finding: &Finding| finding.log == Some(key) && finding.range.as_ref() == Some(lost);
+            if context.findings.iter().any(told) {
+                continue;
+            }
+            let what = format!(
+                "entries {}..{} of log {key} are stated and not there",
+                lost.start, lost.end
+            );
+            let place = Finding::new(FindingKind::Damaged, floor.path.clone(), 0..0, what);
+            context.damage(place.about(key, Some(lost.clone())))?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`.
 pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs) -> Result<()> {
     for (key, log) in logs.iter_mut() {
@@ -120,7 +157,8 @@ pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs) -> Result<()> {
                         _ if !context.lenient() => return Err(e),
                         _ => FindingKind::Unreadable,
                     };
-                    let place = Finding::new(kind, segment.path.clone(), *header_at..*header_at, e.to_string());
+                    let place =
+                        Finding::new(kind, segment.path.clone(), *header_at..*header_at, e.to_string());
                     context.damage(place.about(key, None))?;
                 }
             }
@@ -137,6 +175,13 @@ pub(crate) fn read_cell(
     incarnation: u64,
     cell: u8,
 ) -> Result<Bytes> {
-    let wanted = Wanted { kind: Kind::Cell, cell, log, incarnation, index: 0, term: Term(0) };
+    let wanted = Wanted {
+        kind: Kind::Cell,
+        cell,
+        log,
+        incarnation,
+        index: 0,
+        term: Term(0),
+    };
     read_payload(segment, header_at, &wanted)
 }

@@ -1,0 +1,188 @@
+//! One life of the child, seen from outside: started, listened to, killed.
+
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::check::Model;
+use super::entries::Entries;
+use super::protocol::Record;
+use crate::exit::{Exit, Failure};
+
+/// When a child is killed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum KillAt {
+    /// So long after it began to append.
+    Working(Duration),
+    /// So long after it was told what to do: mostly while it opens the journal.
+    Opening(Duration),
+}
+
+/// How a life ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// By SIGKILL.
+    Killed,
+    /// The child could not go on: its row of the table of exit codes (`None` for a panic) and what it said.
+    Refused { exit: Option<Exit>, said: String },
+}
+
+/// A life that ended.
+pub(crate) struct Lived {
+    pub(crate) end: End,
+    /// Everything the child reported, in order.
+    pub(crate) records: Vec<Record>,
+    /// How long it appended.
+    pub(crate) working: Duration,
+}
+
+/// A child that lives.
+pub(crate) struct Life {
+    child: Leashed,
+    /// Open for as long as the child is wanted.
+    input: ChildStdin,
+    /// When it had all it needs to open the journal.
+    briefed: Instant,
+    /// Hears once that the journal is open; gone when the child's reports end.
+    opened: Receiver<Instant>,
+    reports: JoinHandle<io::Result<Vec<Record>>>,
+    errors: JoinHandle<String>,
+}
+
+impl Life {
+    /// Starts a child on the journal in `dir`.
+    pub(crate) fn start(dir: &Path, model: &Model, entries: &Entries) -> Result<Life, Failure> {
+        let failed = |e: io::Error| Failure::io("start the process to kill", &e);
+        let mut child = Command::new(std::env::current_exe().map_err(failed)?)
+            .arg("drill-child")
+            .arg("--")
+            .arg(dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(failed)?;
+        let (Some(mut input), Some(output), Some(errors)) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            unreachable!("all three are piped");
+        };
+        let (tell, opened) = mpsc::channel();
+        let reports = thread::spawn(move || {
+            let mut output = BufReader::with_capacity(64 << 10, output);
+            let mut records = Vec::new();
+            while let Some(record) = Record::read(&mut output)? {
+                if matches!(record, Record::Opened(_)) {
+                    // Nobody listens any more when the child was killed while it opened.
+                    let _ = tell.send(Instant::now());
+                }
+                records.push(record);
+            }
+            Ok(records)
+        });
+        let errors = thread::spawn(move || {
+            let mut said = String::new();
+            let mut errors = errors;
+            // What cannot be read is not shown; the exit status tells the rest.
+            let _ = errors.read_to_string(&mut said);
+            said
+        });
+        brief(&mut input, model, entries);
+        Ok(Life {
+            child: Leashed(child),
+            input,
+            briefed: Instant::now(),
+            opened,
+            reports,
+            errors,
+        })
+    }
+
+    /// Lets the child live until `kill_at`, or until it ends by itself, or `interrupted`.
+    pub(crate) fn until(mut self, kill_at: KillAt, interrupted: &AtomicBool) -> Result<Lived, Failure> {
+        let mut working_since = None;
+        let mut deadline = match kill_at {
+            KillAt::Opening(delay) => Some(self.briefed + delay),
+            KillAt::Working(_) => None,
+        };
+        while !interrupted.load(Ordering::Relaxed) {
+            let left = deadline.map_or(POLL, |at| at.saturating_duration_since(Instant::now()).min(POLL));
+            if left.is_zero() {
+                break;
+            }
+            match self.opened.recv_timeout(left) {
+                Ok(at) => {
+                    working_since = Some(at);
+                    if let KillAt::Working(delay) = kill_at {
+                        deadline = Some(at + delay);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        let failed = |e: io::Error| Failure::io("kill the writing process", &e);
+        self.child.0.kill().map_err(failed)?;
+        let working = working_since.map_or(Duration::ZERO, |at| at.elapsed());
+        let status = self.child.0.wait().map_err(failed)?;
+        drop(self.input);
+        let records = match self.reports.join() {
+            Ok(records) => records.map_err(|e| Failure::io("read the reports of the writing process", &e))?,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        let said = self.errors.join().unwrap_or_default();
+        Ok(Lived {
+            end: end(status, &said),
+            records,
+            working,
+        })
+    }
+}
+
+/// No child outlives its drill, whatever made it end.
+struct Leashed(Child);
+
+impl Drop for Leashed {
+    fn drop(&mut self) {
+        // Both fail only where there is no child any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Tells the child what to do. If it is gone already, its exit status tells why.
+fn brief(input: &mut ChildStdin, model: &Model, entries: &Entries) {
+    let mut input = BufWriter::new(input);
+    let _ = model
+        .start()
+        .write(&mut input)
+        .and_then(|()| entries.write(&mut input))
+        .and_then(|()| input.flush());
+}
+
+fn end(status: ExitStatus, said: &str) -> End {
+    if status.signal() == Some(SIGKILL) {
+        return End::Killed;
+    }
+    End::Refused {
+        exit: status.code().and_then(Exit::from_code),
+        said: sentence(said),
+    }
+}
+
+/// What the child said, without its name and without the command it would run next: that is for us to say.
+fn sentence(said: &str) -> String {
+    let said = said.trim().trim_start_matches("everlog: ");
+    let end = said.rfind("; next: ").unwrap_or(said.len());
+    said[..end].to_string()
+}
+
+/// What [`Child::kill`] sends.
+const SIGKILL: i32 = 9;
+/// How often an interruption is looked for.
+const POLL: Duration = Duration::from_millis(50);

@@ -1,0 +1,272 @@
+//! What a drill tells at its end.
+
+use std::time::Duration;
+
+use everlog::OpenReport;
+use serde::Serialize;
+
+use super::check::{Kind, Violation};
+use super::medium::Ground;
+use super::protocol::Opened;
+use super::workplace::Workplace;
+use crate::args::DrillArgs;
+use crate::exit::Failure;
+use crate::output::{self, Output, word};
+
+/// What is counted along the way.
+#[derive(Default)]
+pub(crate) struct Tally {
+    pub(crate) cycles: u64,
+    pub(crate) kills: u64,
+    pub(crate) acknowledged: u64,
+    pub(crate) lost: u64,
+    /// Issued, not acknowledged, and there after the kill.
+    pub(crate) survived: u64,
+    /// Issued, not acknowledged, and not there.
+    pub(crate) vanished: u64,
+    /// How long children appended.
+    pub(crate) working: Duration,
+    torn: u64,
+    torn_bytes: u64,
+    carried: u64,
+    carried_bytes: u64,
+    opens: Vec<Duration>,
+}
+
+impl Tally {
+    /// The drill opened what a kill left, in `elapsed` all in all.
+    pub(crate) fn opened(&mut self, report: &OpenReport, elapsed: Duration) {
+        let cut = report.cut.iter().map(|cut| cut.bytes).sum();
+        self.recovered((!report.cut.is_empty()).then_some(cut), report.carried_bytes);
+        self.opens.push(elapsed);
+    }
+
+    /// A child opened.
+    pub(crate) fn child_opened(&mut self, opened: Opened) {
+        self.recovered(opened.cut, opened.carried_bytes);
+    }
+
+    fn recovered(&mut self, cut: Option<u64>, carried_bytes: u64) {
+        self.torn += u64::from(cut.is_some());
+        self.torn_bytes += cut.unwrap_or(0);
+        self.carried += u64::from(carried_bytes > 0);
+        self.carried_bytes += carried_bytes;
+    }
+
+    fn open_median(&self) -> Duration {
+        let mut opens = self.opens.clone();
+        opens.sort();
+        opens.get(opens.len() / 2).copied().unwrap_or_default()
+    }
+
+    fn open_max(&self) -> Duration {
+        self.opens.iter().max().copied().unwrap_or_default()
+    }
+}
+
+/// Everything about a drill that ended.
+pub(crate) struct Drilled<'a> {
+    pub(crate) args: &'a DrillArgs,
+    pub(crate) seed: u64,
+    pub(crate) workplace: &'a Workplace,
+    pub(crate) ground: &'a Ground,
+    pub(crate) tally: &'a Tally,
+    pub(crate) violations: &'a [Violation],
+}
+
+/// What a person wants to know while the drill runs.
+pub(crate) fn print_head(
+    out: &mut Output,
+    args: &DrillArgs,
+    seed: u64,
+    workplace: &Workplace,
+    ground: &Ground,
+) -> Result<(), Failure> {
+    let what = match &args.file {
+        Some(file) => format!("the lines of {}", file.display()),
+        None => "made-up entries".into(),
+    };
+    out.line(format!(
+        "drill: {} append {what} and are killed {}, seed {seed}",
+        output::counted(u64::from(args.writers), "writer", "writers"),
+        output::counted(u64::from(args.cycles.get()), "time", "times"),
+    ))?;
+    out.line(format!("in {}: {}", workplace.dir().display(), ground.line()))
+}
+
+impl Drilled<'_> {
+    /// Prints violations and summary.
+    pub(crate) fn print(&self, out: &mut Output) -> Result<(), Failure> {
+        if self.args.format.json {
+            return self.print_json(out);
+        }
+        self.print_summary(out)?;
+        self.print_violations(out)?;
+        for warning in self.ground.warnings() {
+            out.line(format!("warning: {warning}"))?;
+        }
+        out.line(PROVES)
+    }
+
+    fn print_summary(&self, out: &mut Output) -> Result<(), Failure> {
+        let tally = self.tally;
+        let rows = [
+            ("cycles", format!("{} ({} kills)", tally.cycles, tally.kills)),
+            (
+                "acknowledged",
+                output::counted(tally.acknowledged, "entry", "entries"),
+            ),
+            ("lost", output::grouped(tally.lost)),
+            (
+                "in flight",
+                format!(
+                    "{} killed before their acknowledgement, {} of them there afterwards (either is right)",
+                    output::grouped(tally.survived + tally.vanished),
+                    output::grouped(tally.survived)
+                ),
+            ),
+            ("torn tails cut", with_bytes(tally.torn, tally.torn_bytes)),
+            ("tails carried", with_bytes(tally.carried, tally.carried_bytes)),
+            (
+                "open",
+                format!(
+                    "median {}, max {}",
+                    output::time(tally.open_median()),
+                    output::time(tally.open_max())
+                ),
+            ),
+            (
+                "speed",
+                format!(
+                    "{} durable appends/s (a flush takes {})",
+                    output::grouped(output::rate(tally.acknowledged, tally.working)),
+                    output::time(self.ground.flush)
+                ),
+            ),
+        ];
+        rows.iter()
+            .try_for_each(|(name, value)| out.line(format!("  {name:<15} {value}")))
+    }
+
+    fn print_violations(&self, out: &mut Output) -> Result<(), Failure> {
+        if self.violations.is_empty() {
+            return out.line("every acknowledged entry was there after every kill, in order, byte for byte");
+        }
+        for violation in self.violations.iter().take(VIOLATIONS_PRINTED) {
+            out.line(format!(
+                "violation: {}: {}; next: {}",
+                name(violation.kind),
+                violation.what,
+                self.next()
+            ))?;
+        }
+        let more = self.violations.len().saturating_sub(VIOLATIONS_PRINTED);
+        if more > 0 {
+            out.line(format!(
+                "and {}",
+                output::counted(more as u64, "more violation", "more violations")
+            ))?;
+        }
+        out.line(format!(
+            "seed {}; the directory is kept: {}",
+            self.seed,
+            self.workplace.dir().display()
+        ))
+    }
+
+    fn print_json(&self, out: &mut Output) -> Result<(), Failure> {
+        for violation in self.violations {
+            out.json(&PrintedViolation {
+                violation: name(violation.kind),
+                what: &violation.what,
+                next: self.next(),
+            })?;
+        }
+        let tally = self.tally;
+        out.json(&Summary {
+            seed: self.seed,
+            writers: self.args.writers,
+            cycles: tally.cycles,
+            kills: tally.kills,
+            acknowledged: tally.acknowledged,
+            lost: tally.lost,
+            violations: self.violations.len(),
+            unacknowledged_kept: tally.survived,
+            unacknowledged_gone: tally.vanished,
+            torn_tails_cut: tally.torn,
+            torn_bytes_cut: tally.torn_bytes,
+            tails_carried: tally.carried,
+            bytes_carried: tally.carried_bytes,
+            open_median_seconds: tally.open_median().as_secs_f64(),
+            open_max_seconds: tally.open_max().as_secs_f64(),
+            durable_appends_per_second: output::rate(tally.acknowledged, tally.working),
+            flush_median_seconds: self.ground.flush.as_secs_f64(),
+            dir: self.workplace.dir().display().to_string(),
+            dir_kept: !self.violations.is_empty(),
+            file_system: &self.ground.medium.kind,
+            device: &self.ground.medium.device,
+            mount: self.ground.medium.mount.display().to_string(),
+            warnings: self.ground.warnings(),
+            proves: PROVES,
+        })
+    }
+
+    fn next(&self) -> String {
+        format!("everlog verify {}", word(self.workplace.dir()))
+    }
+}
+
+#[derive(Serialize)]
+struct PrintedViolation<'a> {
+    violation: &'static str,
+    what: &'a str,
+    next: String,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    seed: u64,
+    writers: u32,
+    cycles: u64,
+    kills: u64,
+    acknowledged: u64,
+    lost: u64,
+    violations: usize,
+    unacknowledged_kept: u64,
+    unacknowledged_gone: u64,
+    torn_tails_cut: u64,
+    torn_bytes_cut: u64,
+    tails_carried: u64,
+    bytes_carried: u64,
+    open_median_seconds: f64,
+    open_max_seconds: f64,
+    durable_appends_per_second: u64,
+    flush_median_seconds: f64,
+    dir: String,
+    dir_kept: bool,
+    file_system: &'a str,
+    device: &'a str,
+    mount: String,
+    warnings: Vec<String>,
+    proves: &'static str,
+}
+
+fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Lost => "lost",
+        Kind::Changed => "changed",
+        Kind::Invented => "invented",
+        Kind::Refused => "refused",
+    }
+}
+
+fn with_bytes(count: u64, bytes: u64) -> String {
+    match count {
+        0 => "0".into(),
+        count => format!("{} ({})", output::grouped(count), output::bytes(bytes)),
+    }
+}
+
+const PROVES: &str = "This proves what a killed process leaves behind: the system kept everything it was given. It does not \
+prove what a power loss leaves; for that, run the crash enumeration of the test suite (cargo test).";
+const VIOLATIONS_PRINTED: usize = 10;

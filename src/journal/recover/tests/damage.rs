@@ -1,0 +1,178 @@
+//! Acknowledged bytes that are not there: refused with the place, and read around by a view.
+
+use super::*;
+
+/// Two logs in each of four batches (2 to 5), and a mark that proves all of them.
+fn two_logs() -> Made {
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), create(2), entry(1, 0, b"a0"), entry(2, 0, b"b0")]);
+    made.batch(2, &[entry(1, 1, b"a1"), entry(2, 1, b"b1")]);
+    made.batch(3, &[entry(1, 2, b"a2"), entry(2, 2, b"b2")]);
+    made.batch(4, &[entry(1, 3, b"a3"), entry(2, 3, b"b3")]);
+    made.mark(5, false);
+    made
+}
+
+fn good(found: &Recovered, key: u64) -> Vec<Option<Bytes>> {
+    read(found, key).into_iter().map(Result::ok).collect()
+}
+
+fn damage(found: &Recovered) -> Vec<&Finding> {
+    found
+        .findings
+        .iter()
+        .filter(|finding| finding.is_damage())
+        .collect()
+}
+
+#[test]
+fn a_bad_payload_that_is_witnessed_damages_its_own_log() {
+    let (disk, made) = (made::disk(), two_logs());
+    made.save(&disk);
+    let hit = made.headers[2];
+    disk.flip_bit(&name(1), hit.payloads_at() + 2, 0).unwrap();
+    let error = refused(&disk);
+    assert_eq!(
+        (error.kind(), error.offset()),
+        (ErrorKind::Damaged, Some(hit.offset))
+    );
+    assert!(error.to_string().contains("batch 4 was acknowledged"), "{error}");
+
+    let found = view(&disk);
+    assert_eq!(entries(&found, 1), ["a0", "a1", "a2", "a3"]);
+    assert_eq!(
+        good(&found, 2),
+        [Some("b0".into()), Some("b1".into()), None, Some("b3".into())]
+    );
+    let findings = damage(&found);
+    assert_eq!(
+        (findings[0].log, findings[0].range.clone()),
+        (Some(LogKey(2)), Some(2..3))
+    );
+    assert_eq!(findings.len(), 1);
+}
+
+#[test]
+fn a_bad_frame_header_leaves_the_other_frames_of_its_batch() {
+    let (disk, made) = (made::disk(), two_logs());
+    made.save(&disk);
+    disk.flip_bit(&name(1), header_at(made.headers[2].offset, 1) + 24, 0)
+        .unwrap();
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    let found = view(&disk);
+    assert_eq!(entries(&found, 1), ["a0", "a1", "a2", "a3"]);
+    assert_eq!(
+        good(&found, 2),
+        [Some("b0".into()), Some("b1".into()), None, Some("b3".into())]
+    );
+    assert_eq!(
+        locate(log(&found, 2), LogKey(2), 2).unwrap_err().kind(),
+        ErrorKind::Damaged
+    );
+    assert!(damage(&found).iter().any(|finding| finding.log.is_none()));
+}
+
+#[test]
+fn a_bad_batch_header_that_is_witnessed_loses_the_batch_and_no_more() {
+    let (disk, made) = (made::disk(), two_logs());
+    made.save(&disk);
+    let hit = made.headers[2];
+    disk.flip_bit(&name(1), hit.offset + 8, 0).unwrap();
+    let error = refused(&disk);
+    assert_eq!(
+        (error.kind(), error.offset()),
+        (ErrorKind::Damaged, Some(hit.offset))
+    );
+    let found = view(&disk);
+    for (key, log) in [(1, "a"), (2, "b")] {
+        let kept = |n: u64| Some(Bytes::from(format!("{log}{n}")));
+        assert_eq!(good(&found, key), [kept(0), kept(1), None, kept(3)]);
+    }
+    let first = damage(&found)[0];
+    assert_eq!((first.offset, first.bytes), (hit.offset, u64::from(hit.len)));
+}
+
+/// A batch is witnessed by any later valid header, also by one whose own payload is torn.
+#[test]
+fn the_header_of_a_torn_batch_is_a_witness() {
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, b"a0")]);
+    let hit = made.batch(0, &[entry(1, 1, b"a1")]);
+    let torn = made.batch(3, &[entry(1, 2, b"a2")]);
+    let disk = made::disk();
+    made.save(&disk);
+    disk.flip_bit(&name(1), torn.payloads_at(), 0).unwrap();
+    let found = open(&disk);
+    assert_eq!(found.pred.unwrap().sequence, 3, "it proves the batch before it");
+    disk.flip_bit(&name(1), hit.payloads_at(), 0).unwrap();
+    let error = refused(&disk);
+    assert_eq!(
+        (error.kind(), error.offset()),
+        (ErrorKind::Damaged, Some(hit.offset))
+    );
+}
+
+/// Every byte of an acknowledged, witnessed segment, flipped one at a time: never a silent cut, never a wrong answer.
+#[test]
+fn no_flipped_bit_below_a_witness_is_silent() {
+    let made = two_logs();
+    let expected: Vec<Vec<Bytes>> = {
+        let disk = made::disk();
+        made.save(&disk);
+        let found = open(&disk);
+        [1, 2].iter().map(|key| entries(&found, *key)).collect()
+    };
+    let end = made.headers[3].end();
+    let disk = made::disk();
+    made.save(&disk);
+    for offset in BATCHES_AT..end {
+        let bit = u32::try_from(offset % 8).unwrap();
+        disk.flip_bit(&name(1), offset, bit).unwrap();
+        match try_open(&disk) {
+            Err(e) => assert_eq!(e.kind(), ErrorKind::Damaged, "offset {offset}: {e}"),
+            Ok(found) => {
+                // Padding, which nothing reads.
+                let all: Vec<Vec<Bytes>> = [1, 2].iter().map(|key| entries(&found, *key)).collect();
+                assert_eq!(all, expected, "offset {offset}");
+                assert!(found.report.cut.is_empty(), "offset {offset}");
+            }
+        }
+        let found = view(&disk);
+        for (key, log) in [(1, "a"), (2, "b")] {
+            let Some(state) = found.logs.get(LogKey(key)) else {
+                continue;
+            };
+            for (n, payload) in (state.start..).zip(good(&found, key)) {
+                let expected = format!("{log}{n}");
+                assert!(
+                    payload.is_none_or(|payload| payload == expected),
+                    "offset {offset}, log {key}"
+                );
+            }
+        }
+        disk.flip_bit(&name(1), offset, bit).unwrap();
+    }
+}
+
+#[test]
+fn a_view_reads_around_what_the_disk_does_not_give() {
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, &[0; 600])]);
+    made.batch(2, &[entry(1, 1, &[1; 9000])]);
+    made.batch(3, &[entry(1, 2, &[2; 600])]);
+    made.mark(4, false);
+    let disk = made::disk();
+    made.save(&disk);
+    let payload = made.headers[1].payloads_at() / 4096 + 1;
+    disk.set_unreadable(&name(1), payload * 8..payload * 8 + 1, true)
+        .unwrap();
+    assert_eq!(refused(&disk).kind(), ErrorKind::Io);
+    let found = view(&disk);
+    let kinds: Vec<bool> = read(&found, 1).iter().map(Result::is_ok).collect();
+    assert_eq!(kinds, [true, false, true]);
+    assert!(
+        damage(&found)
+            .iter()
+            .any(|finding| finding.kind == FindingKind::Unreadable)
+    );
+}
