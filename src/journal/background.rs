@@ -1,6 +1,7 @@
 //! What no caller waits for: flushing submitted tickets, syncing relaxed writes, marks, files to come, indexes, freeing space. Done by
 //! two threads, or by the caller in `Journal::work`.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::commit::Writer;
@@ -9,10 +10,13 @@ use super::marks::Mark;
 use super::{Chore, Shared, closed_by_owner};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::File;
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, thread};
 
+/// A sync that takes longer is reported while it still runs.
+const SYNC_HANGS: Duration = Duration::from_secs(5);
 /// How often a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 
@@ -69,9 +73,25 @@ impl Shared {
                 None
             };
         }
+        self.rouse();
+    }
+
+    /// Wakes the committer if it sleeps without a deadline.
+    fn rouse(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.committer.wake();
         }
+    }
+
+    /// Syncs a segment, watched by the committer.
+    pub(super) fn sync_watched(&self, file: &dyn File) -> io::Result<()> {
+        let started = Instant::now();
+        self.activity.lock().syncing = Some((started, false));
+        self.rouse();
+        let synced = file.sync_data();
+        self.activity.lock().syncing = None;
+        self.counters.sync.record(started.elapsed());
+        synced
     }
 
     /// Does what is due at `now`; returns when something will be, `None` if nothing.
@@ -86,6 +106,20 @@ impl Shared {
             }
             is_due
         };
+        if let Some((started, false)) = activity.syncing {
+            if due(started + SYNC_HANGS) {
+                self.counters.syncs_hung.add(1);
+                tracing::error!(
+                    seconds = SYNC_HANGS.as_secs(),
+                    "a sync has not returned; the disk may hang"
+                );
+                if let Some((_, told)) = &mut self.activity.lock().syncing {
+                    *told = true;
+                }
+            }
+            // Nothing else can be done while it runs.
+            return next;
+        }
         let since = activity.unsynced_since;
         if since.is_some_and(|since| due(since + self.config.relaxed_delay) || wanted) {
             // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
@@ -211,8 +245,13 @@ impl Shared {
             std::mem::replace(&mut core.shut, true)
         };
         if already {
+            // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
+            if !inside_callback() {
+                drop(self.shutting.lock());
+            }
             return Ok(());
         }
+        let _shutting = self.shutting.lock();
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
         let synced = self.sync_written();
@@ -243,6 +282,9 @@ impl Shared {
 
 impl super::Activity {
     fn is_busy(&self) -> bool {
-        self.unsynced_since.is_some() || !self.marked || !self.mark_synced
+        self.unsynced_since.is_some()
+            || self.syncing.is_some_and(|(_, told)| !told)
+            || !self.marked
+            || !self.mark_synced
     }
 }

@@ -39,7 +39,7 @@ pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
-pub use self::report::{Cut, OpenReport, Verdict};
+pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;
 
@@ -110,6 +110,8 @@ pub(crate) struct Shared {
     /// Somebody waits for in-flight room that relaxed writes hold.
     sync_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// Held while the journal shuts down; `close` waits for whoever else does it.
+    shutting: Mutex<()>,
     reclaiming: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -141,6 +143,8 @@ struct Activity {
     unsynced_since: Option<Instant>,
     marked: bool,
     mark_synced: bool,
+    /// Since when a sync runs, and whether it was reported as hanging.
+    syncing: Option<(Instant, bool)>,
 }
 
 /// Work that no caller waits for.

@@ -143,6 +143,7 @@ fn build(
         unsynced_since: None,
         marked: true,
         mark_synced: true,
+        syncing: None,
     };
     let shared = Shared {
         uuid: Uuid(recovered.uuid),
@@ -164,6 +165,7 @@ fn build(
         asleep: AtomicBool::new(false),
         sync_wanted: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
+        shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
         threads: Mutex::new(Vec::new()),
@@ -224,6 +226,8 @@ impl Shared {
         self.activate(&mut writer, id, &first.file, first.opening);
         writer.pred = None;
         writer.opened = true;
+        // Recovery took the segment for an unproven one, which the next opening would supersede; it is synced.
+        writer.discard.clear();
         if let Some(active) = writer.active.as_mut() {
             active.pristine = false;
             active.durable = Some(end);

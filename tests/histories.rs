@@ -1,0 +1,18 @@
+//! One test for each history that must come out right: those of the table, and those behind the rules of the
+//! journal. On a simulated disk, with every outcome of a power cut where they can be enumerated and many seeds where not.
+//! Each test says which history it is; every failure prints what a rerun needs.
+
+#[path = "histories/support.rs"]
+#[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
+mod support;
+
+#[path = "histories/carry.rs"]
+mod carry;
+#[path = "histories/opening.rs"]
+mod opening;
+#[path = "histories/recorder.rs"]
+mod recorder;
+#[path = "histories/restarts.rs"]
+mod restarts;
+#[path = "histories/rotation.rs"]
+mod rotation;
