@@ -17,6 +17,8 @@ use crate::sync::{Arc, thread};
 
 /// A sync that takes longer is reported while it still runs.
 const SYNC_HANGS: Duration = Duration::from_secs(5);
+/// How often a running sync is looked at.
+const SYNC_WATCH: Duration = Duration::from_millis(10);
 /// How often a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 
@@ -97,17 +99,8 @@ impl Shared {
     /// Does what is due at `now`; returns when something will be, `None` if nothing.
     fn tend(&self, now: Instant) -> Option<Instant> {
         let activity = *self.activity.lock();
-        let wanted = self.sync_wanted.swap(false, Ordering::AcqRel);
-        let mut next: Option<Instant> = None;
-        let mut due = |at: Instant| {
-            let is_due = now >= at;
-            if !is_due {
-                next = Some(next.map_or(at, |next| next.min(at)));
-            }
-            is_due
-        };
-        if let Some((started, false)) = activity.syncing {
-            if due(started + SYNC_HANGS) {
+        if let Some((started, told)) = activity.syncing {
+            if !told && now >= started + SYNC_HANGS {
                 self.counters.syncs_hung.add(1);
                 tracing::error!(
                     seconds = SYNC_HANGS.as_secs(),
@@ -117,9 +110,18 @@ impl Shared {
                     *told = true;
                 }
             }
-            // Nothing else can be done while it runs.
-            return next;
+            // Whatever else is due would wait for it, and nobody would watch.
+            return Some(now + SYNC_WATCH);
         }
+        let wanted = self.sync_wanted.swap(false, Ordering::AcqRel);
+        let mut next: Option<Instant> = None;
+        let mut due = |at: Instant| {
+            let is_due = now >= at;
+            if !is_due {
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+            is_due
+        };
         let since = activity.unsynced_since;
         if since.is_some_and(|since| due(since + self.config.relaxed_delay) || wanted) {
             // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
@@ -145,9 +147,14 @@ impl Shared {
 
     /// One step of maintenance; true if there was one.
     fn maintain(&self) -> bool {
-        let chore = self.chores.lock().pop_front();
-        if let Some(chore) = chore {
+        if let Some(chore) = self.chores.pop() {
             self.run_chore(chore);
+            return true;
+        }
+        if self.reclaim_due.swap(false, Ordering::AcqRel) {
+            if let Err(error) = self.reclaim() {
+                tracing::warn!(%error, "no segment could be freed");
+            }
             return true;
         }
         match self.pool.step() {
@@ -160,13 +167,15 @@ impl Shared {
     }
 
     pub(super) fn add_chore(&self, chore: Chore) {
-        let mut chores = self.chores.lock();
-        let repeated = matches!(chore, Chore::Reclaim) && matches!(chores.back(), Some(Chore::Reclaim));
-        if !repeated {
-            chores.push_back(chore);
-        }
-        drop(chores);
+        self.chores.push(chore);
         self.preparer.wake();
+    }
+
+    /// Sees in the background whether the floor can rise.
+    pub(super) fn reclaim_later(&self) {
+        if !self.reclaim_due.swap(true, Ordering::AcqRel) {
+            self.preparer.wake();
+        }
     }
 
     fn run_chore(&self, chore: Chore) {
@@ -185,11 +194,6 @@ impl Shared {
             }
             Chore::Rebuilt { segment, bytes } => self.write_index(&segment, &bytes),
             Chore::Remove(names) => self.remove_files(&names),
-            Chore::Reclaim => {
-                if let Err(error) = self.reclaim() {
-                    tracing::warn!(%error, "no segment could be freed");
-                }
-            }
         }
     }
 
@@ -239,19 +243,19 @@ impl Shared {
 
     /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
     pub(crate) fn shut(&self) -> Result<()> {
-        let already = {
+        let shutting = {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            std::mem::replace(&mut core.shut, true)
+            let first = !std::mem::replace(&mut core.shut, true);
+            first.then(|| self.shutting.lock())
         };
-        if already {
+        if shutting.is_none() {
             // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
             if !inside_callback() {
                 drop(self.shutting.lock());
             }
             return Ok(());
         }
-        let _shutting = self.shutting.lock();
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
         let synced = self.sync_written();
@@ -264,11 +268,8 @@ impl Shared {
                 tracing::error!("a thread of the journal panicked");
             }
         }
-        let chores = std::mem::take(&mut *self.chores.lock());
-        for chore in chores {
-            if !matches!(chore, Chore::Reclaim) {
-                self.run_chore(chore);
-            }
+        while let Some(chore) = self.chores.pop() {
+            self.run_chore(chore);
         }
         self.mark(Mark::Closing);
         if !inside_callback() || self.config.background == Background::Threads {

@@ -283,7 +283,10 @@ impl Logs {
     /// The log `key` of that incarnation; one whose creation lies below the floor begins at `start`.
     fn provisional(&mut self, key: LogKey, incarnation: u64, start: u64) -> &mut LogState {
         self.incarnation_next = self.incarnation_next.max(incarnation + 1);
-        let unseen = || LogState { unseen: true, ..LogState::new(incarnation, start) };
+        let unseen = || LogState {
+            unseen: true,
+            ..LogState::new(incarnation, start)
+        };
         let log = self.map.entry(key).or_insert_with(unseen);
         if log.incarnation < incarnation {
             *log = unseen();
