@@ -256,7 +256,8 @@ fn assemble(
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest)?;
+    let behind = survey.unproven.iter().flat_map(|batch| &batch.frames);
+    replay::complete(context, &logs, behind, lowest)?;
     replay::cells(context, &mut logs)?;
     let tail = if context.mode == Mode::Writer {
         survey.tail(last)?

@@ -1,9 +1,11 @@
 //! From what the segments hold to what every log holds.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Index, IndexOp, Kind};
+use crate::format::{Frame, Index, IndexOp, Kind};
 use crate::segment::read::{Wanted, read_payload};
 use crate::segment::{IndexBytes, Segment, Slots, index};
 use crate::sync::Arc;
@@ -122,12 +124,20 @@ fn make_room(logs: &mut Logs, bad: &ReplayBad, item: &Replayed<'_>) -> bool {
     true
 }
 
-/// Entries that a restatement counted and that nothing behind it took must have been seen.
-pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) -> Result<()> {
+/// Entries that a restatement counted and that nothing behind it took must have been seen. What takes them may stand in the
+/// tail, as the floor does that let go of them.
+pub(super) fn complete<'a>(
+    context: &mut Context<'_>,
+    logs: &Logs,
+    tail: impl Iterator<Item = &'a Frame> + Clone,
+    floor: &Segment,
+) -> Result<()> {
     for (key, log) in logs.iter() {
+        let of_log = |frame: &&Frame| frame.log == key && frame.incarnation == log.incarnation;
         for lost in &log.lost {
             let told = |finding: &Finding| finding.log == Some(key) && finding.range.as_ref() == Some(lost);
-            if context.findings.iter().any(told) {
+            let left = tail.clone().filter(of_log).fold(lost.clone(), without);
+            if left.is_empty() || context.findings.iter().any(told) {
                 continue;
             }
             let what = format!(
@@ -139,6 +149,16 @@ pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) 
         }
     }
     Ok(())
+}
+
+/// What `frame` leaves of a range of lost entries.
+fn without(lost: Range<u64>, frame: &Frame) -> Range<u64> {
+    match frame.kind {
+        Kind::Purge => lost.start.max(frame.index)..lost.end,
+        Kind::Truncate => lost.start..lost.end.min(frame.index),
+        Kind::Reset | Kind::Delete => 0..0,
+        _ => lost,
+    }
 }
 
 /// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`.
