@@ -147,9 +147,14 @@ impl Shared {
 
     /// One step of maintenance; true if there was one.
     fn maintain(&self) -> bool {
-        let chore = self.chores.lock().pop_front();
-        if let Some(chore) = chore {
+        if let Some(chore) = self.chores.pop() {
             self.run_chore(chore);
+            return true;
+        }
+        if self.reclaim_due.swap(false, Ordering::AcqRel) {
+            if let Err(error) = self.reclaim() {
+                tracing::warn!(%error, "no segment could be freed");
+            }
             return true;
         }
         match self.pool.step() {
@@ -162,13 +167,15 @@ impl Shared {
     }
 
     pub(super) fn add_chore(&self, chore: Chore) {
-        let mut chores = self.chores.lock();
-        let repeated = matches!(chore, Chore::Reclaim) && matches!(chores.back(), Some(Chore::Reclaim));
-        if !repeated {
-            chores.push_back(chore);
-        }
-        drop(chores);
+        self.chores.push(chore);
         self.preparer.wake();
+    }
+
+    /// Sees in the background whether the floor can rise.
+    pub(super) fn reclaim_later(&self) {
+        if !self.reclaim_due.swap(true, Ordering::AcqRel) {
+            self.preparer.wake();
+        }
     }
 
     fn run_chore(&self, chore: Chore) {
@@ -187,11 +194,6 @@ impl Shared {
             }
             Chore::Rebuilt { segment, bytes } => self.write_index(&segment, &bytes),
             Chore::Remove(names) => self.remove_files(&names),
-            Chore::Reclaim => {
-                if let Err(error) = self.reclaim() {
-                    tracing::warn!(%error, "no segment could be freed");
-                }
-            }
         }
     }
 
@@ -266,11 +268,8 @@ impl Shared {
                 tracing::error!("a thread of the journal panicked");
             }
         }
-        let chores = std::mem::take(&mut *self.chores.lock());
-        for chore in chores {
-            if !matches!(chore, Chore::Reclaim) {
-                self.run_chore(chore);
-            }
+        while let Some(chore) = self.chores.pop() {
+            self.run_chore(chore);
         }
         self.mark(Mark::Closing);
         if !inside_callback() || self.config.background == Background::Threads {

@@ -442,7 +442,7 @@ impl Shared {
         drop(core);
         self.bound.give_back(freed);
         if frees_space {
-            self.add_chore(Chore::Reclaim);
+            self.reclaim_later();
         }
     }
 

@@ -31,7 +31,9 @@ pub(crate) enum Action {
     Reclaim,
     /// Purges every log to its end, and frees what that frees.
     Drain,
-    Reopen { clean: bool },
+    Reopen {
+        clean: bool,
+    },
     Fault(Fault),
     /// The disk has so many free blocks from now on.
     Tight(u64),
@@ -63,7 +65,10 @@ impl Ground {
         };
         // A hostile disk tears sectors, so a batch must not share one with another batch.
         let sector_bytes = if random.one_in(5) { 4096 } else { 512 };
-        Ground { profile, sector_bytes }
+        Ground {
+            profile,
+            sector_bytes,
+        }
     }
 
     pub(crate) fn is_hostile(self) -> bool {
@@ -75,8 +80,16 @@ impl Ground {
         let dense = !self.is_hostile() && random.one_in(2);
         Config::new()
             .background(Background::Caller)
-            .segment_bytes(if random.one_in(2) { SEGMENT_BYTES[0] } else { random.pick(&SEGMENT_BYTES) })
-            .alignment(if dense { Alignment::Bytes8 } else { Alignment::Bytes4096 })
+            .segment_bytes(if random.one_in(2) {
+                SEGMENT_BYTES[0]
+            } else {
+                random.pick(&SEGMENT_BYTES)
+            })
+            .alignment(if dense {
+                Alignment::Bytes8
+            } else {
+                Alignment::Bytes4096
+            })
             .in_flight_bytes(random.pick(&[4 << 10, 8 << 10, IN_FLIGHT_BYTES_MAX]))
             .max_entry_bytes(ENTRY_BYTES_MAX)
             .relaxed_bytes(random.pick(&[1 << 10, 16 << 10, 1 << 20]))
@@ -96,7 +109,10 @@ pub(crate) struct Chooser {
 
 impl Chooser {
     pub(crate) fn new(seed: u64) -> Chooser {
-        Chooser { random: Random::new(seed), tag: seed << 20 }
+        Chooser {
+            random: Random::new(seed),
+            tag: seed << 20,
+        }
     }
 
     pub(crate) fn action(&mut self, now: &Model, disk: &SimFs) -> Action {
@@ -107,7 +123,9 @@ impl Chooser {
             60..=119 => Action::Work,
             120..=139 => Action::Reclaim,
             140..=147 => Action::Drain,
-            148..=167 => Action::Reopen { clean: !random.one_in(3) },
+            148..=167 => Action::Reopen {
+                clean: !random.one_in(3),
+            },
             168..=197 => Action::Fault(self.fault()),
             198..=207 => Action::Tight(random.below(24)),
             208..=227 => Action::Loose,
@@ -121,11 +139,18 @@ impl Chooser {
 
     pub(crate) fn fault(&mut self) -> Fault {
         let random = &mut self.random;
-        let spare = if random.one_in(2) { 0 } else { u32::try_from(random.below(4)).expect("small") };
+        let spare = if random.one_in(2) {
+            0
+        } else {
+            u32::try_from(random.below(4)).expect("small")
+        };
         let kept = random.pick(&[Kept::Nothing, Kept::Everything, Kept::Undecided]);
         match random.below(10) {
             0..=4 => Fault::Sync { spare, kept },
-            5..=7 => Fault::Write { spare, full: random.one_in(3) },
+            5..=7 => Fault::Write {
+                spare,
+                full: random.one_in(3),
+            },
             8 if random.one_in(4) => Fault::Dir { spare, kept },
             _ => Fault::Any { spare: spare * 3 },
         }
@@ -175,7 +200,11 @@ impl Chooser {
 
     fn key(&mut self, now: &Model) -> u64 {
         let keys: Vec<u64> = now.0.keys().copied().collect();
-        if self.random.one_in(300) { 4711 } else { self.random.pick(&keys) }
+        if self.random.one_in(300) {
+            4711
+        } else {
+            self.random.pick(&keys)
+        }
     }
 
     fn step(&mut self, now: &Model, disk: &SimFs) -> Step {
@@ -191,10 +220,21 @@ impl Chooser {
             }
             65..=72 => {
                 let from = log.start + self.random.below(len + 2);
-                Step::Truncate(key, if self.random.one_in(2) { from.max(log.end().saturating_sub(3)) } else { from })
+                Step::Truncate(
+                    key,
+                    if self.random.one_in(2) {
+                        from.max(log.end().saturating_sub(3))
+                    } else {
+                        from
+                    },
+                )
             }
             73..=80 => {
-                let beyond = if self.random.one_in(6) { self.random.below(20) } else { 1 };
+                let beyond = if self.random.one_in(6) {
+                    self.random.below(20)
+                } else {
+                    1
+                };
                 Step::PurgeTo(key, log.start + self.random.below(len + beyond + 1))
             }
             81..=84 => {
@@ -209,7 +249,11 @@ impl Chooser {
             }
             _ => {
                 let cell = u8::try_from(self.random.below(3)).expect("small") * 100;
-                let len = if self.random.one_in(8) { self.random.below(3000) } else { self.random.below(40) };
+                let len = if self.random.one_in(8) {
+                    self.random.below(3000)
+                } else {
+                    self.random.below(40)
+                };
                 Step::Set(key, cell, self.fresh(len))
             }
         }
@@ -245,13 +289,20 @@ impl Chooser {
 
     /// Bytes out of a segment: a payload that looks like batches of this very journal.
     fn copied(&mut self, disk: &SimFs) -> Bytes {
-        let paths: Vec<String> = disk.files().into_keys().filter(|path| path.ends_with(".seg")).collect();
+        let paths: Vec<String> = disk
+            .files()
+            .into_keys()
+            .filter(|path| path.ends_with(".seg"))
+            .collect();
         if paths.is_empty() {
             return self.fresh(100);
         }
         let path = &paths[self.random.index(paths.len())];
         let bytes = disk.read_raw(path).expect("a listed file");
-        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
         let from = self.random.index(used / 8 + 1) * 8;
         let to = (from + self.random.index(6000)).min(used);
         Bytes::copy_from_slice(&bytes[from.min(to)..to])

@@ -40,7 +40,12 @@ impl<'a> Explorer<'a> {
     pub(crate) fn new(seed: u64, tally: &'a Tally) -> Explorer<'a> {
         let mut chooser = Chooser::new(seed);
         let ground = Ground::choose(&mut chooser.random);
-        Explorer { ground, chooser, tally, trace: Vec::new() }
+        Explorer {
+            ground,
+            chooser,
+            tally,
+            trace: Vec::new(),
+        }
     }
 
     pub(crate) fn note(&mut self, what: String) {
@@ -124,8 +129,19 @@ impl<'a> Explorer<'a> {
     }
 
     /// Opens what a crash left and compares it with the model. `None` if there is nothing to go on with.
-    pub(crate) fn enter(&mut self, moment: Moment, timeline: Timeline, said: &Said, depth: usize) -> Option<Life> {
-        let Moment { disk, loss, at, closed } = moment;
+    pub(crate) fn enter(
+        &mut self,
+        moment: Moment,
+        timeline: Timeline,
+        said: &Said,
+        depth: usize,
+    ) -> Option<Life> {
+        let Moment {
+            disk,
+            loss,
+            at,
+            closed,
+        } = moment;
         self.count(loss);
         let config = self.ground.config(&mut self.chooser.random);
         self.note(format!("{loss:?} {at}; open with {}", brief(&config)));
@@ -161,7 +177,9 @@ impl<'a> Explorer<'a> {
         }
         let found = self.read(&journal)?;
         let position = self.position(&journal, &timeline, &found, said);
-        self.tally.lost_writes.add(u64::from(position < timeline.issued()));
+        self.tally
+            .lost_writes
+            .add(u64::from(position < timeline.issued()));
         self.tally.kept_writes.add(u64::from(position > timeline.base()));
         let unborn = timeline.unborn;
         timeline.found(position);
@@ -225,7 +243,11 @@ impl<'a> Explorer<'a> {
 
     fn check_clean(&self, journal: &Journal) {
         let report = journal.report();
-        assert_eq!(report.verdict, everlog::Verdict::Clean, "after closing: {report:?}");
+        assert_eq!(
+            report.verdict,
+            everlog::Verdict::Clean,
+            "after closing: {report:?}"
+        );
         assert_eq!(report.carried_batches, 0, "after closing: {report:?}");
     }
 
@@ -256,7 +278,10 @@ impl<'a> Explorer<'a> {
         };
         if !(said.in_progress && position == timeline.issued()) {
             if let Some(broken) = said.claims.broken_by(found, &said.then) {
-                panic!("{broken}, and is not there.\nfound:\n{found}\nit showed:\n{}", said.then);
+                panic!(
+                    "{broken}, and is not there.\nfound:\n{found}\nit showed:\n{}",
+                    said.then
+                );
             }
         }
         position
@@ -265,7 +290,10 @@ impl<'a> Explorer<'a> {
 
 /// What a journal may say of a disk that has harmed synced bytes.
 pub(crate) fn is_damage(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Damaged | ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::NotFound)
+    matches!(
+        kind,
+        ErrorKind::Damaged | ErrorKind::Invalid | ErrorKind::Unsupported | ErrorKind::NotFound
+    )
 }
 
 /// Whether the size of the disk was limited.
@@ -280,7 +308,16 @@ pub(crate) fn loosen(disk: &SimFs) {
 /// The settings that matter, on one line.
 fn brief(config: &Config) -> String {
     let text = format!("{config:?}");
-    let wanted = ["segment_bytes", "alignment", "in_flight_bytes", "relaxed_bytes", "segments_ahead", "verify_on_open"];
-    let parts = text.split(", ").filter(|part| wanted.iter().any(|name| part.contains(name)));
+    let wanted = [
+        "segment_bytes",
+        "alignment",
+        "in_flight_bytes",
+        "relaxed_bytes",
+        "segments_ahead",
+        "verify_on_open",
+    ];
+    let parts = text
+        .split(", ")
+        .filter(|part| wanted.iter().any(|name| part.contains(name)));
     parts.collect::<Vec<_>>().join(", ")
 }

@@ -11,10 +11,18 @@ pub(crate) fn check_small(files: &BTreeMap<String, u64>) {
     let segments_max = 4;
     // Those ahead, the reserve, and one for a tail to be carried.
     let spares_max = SEGMENTS_AHEAD_MAX + 2;
-    let found = [count(".seg"), count(".idx"), count(".spare"), count(".tmp") + count(".tmp-idx")];
+    let found = [
+        count(".seg"),
+        count(".idx"),
+        count(".spare"),
+        count(".tmp") + count(".tmp-idx"),
+    ];
     let most = [segments_max, segments_max, spares_max, 1];
     let small = found.iter().zip(most).all(|(found, most)| *found <= most);
-    assert!(small, "segments, indexes, spares, temporaries: {found:?}, at most {most:?}: {files:#?}");
+    assert!(
+        small,
+        "segments, indexes, spares, temporaries: {found:?}, at most {most:?}: {files:#?}"
+    );
     // A large entry leaves one large segment and one large file to carry it.
     let bytes: u64 = files.values().sum();
     let most = 8 * SEGMENT_BYTES_MAX + 6 * LARGE;

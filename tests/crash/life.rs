@@ -111,7 +111,9 @@ impl Explorer<'_> {
 
     /// Closes the journal; everything is durable if it says so. False if a fault kept it from that.
     pub(crate) fn close(&mut self, life: &mut Life) -> bool {
-        let Some(journal) = life.journal.take() else { return false };
+        let Some(journal) = life.journal.take() else {
+            return false;
+        };
         self.note("close".into());
         let healthy = life.is_healthy();
         self.arm(life, 1);
@@ -152,7 +154,9 @@ impl Explorer<'_> {
             Action::Fault(fault) if !self.ground.is_hostile() => life.probe.plan(fault),
             Action::Tight(blocks) if life.is_healthy() && !self.ground.is_hostile() => {
                 let space = life.probe.disk.space().expect("the disk is there");
-                life.probe.disk.set_capacity(space.total - space.free + blocks * 4096);
+                life.probe
+                    .disk
+                    .set_capacity(space.total - space.free + blocks * 4096);
             }
             Action::Loose => loosen(&life.probe.disk),
             Action::Dead if !self.ground.is_hostile() && life.depth == 0 && self.chooser.random.one_in(4) => {
@@ -166,12 +170,17 @@ impl Explorer<'_> {
 
     /// What it shows is what was issued.
     fn look(&mut self, life: &Life) -> bool {
-        let Some(found) = self.read(life.journal()) else { return false };
+        let Some(found) = self.read(life.journal()) else {
+            return false;
+        };
         let now = life.timeline.now();
         assert!(found == *now, "it shows\n{found}\nand should show\n{now}");
         let claims = Claims::of(life.journal(), now);
         if life.timeline.is_settled() && !life.failed {
-            assert!(claims.cover(now), "everything is durable, and durable_end does not say so");
+            assert!(
+                claims.cover(now),
+                "everything is durable, and durable_end does not say so"
+            );
         }
         true
     }
@@ -180,7 +189,11 @@ impl Explorer<'_> {
         match &life.journal {
             Some(journal) if self.chooser.random.one_in(2) => {
                 let then = life.timeline.now().clone();
-                Said { claims: Claims::of(journal, &then), then, in_progress }
+                Said {
+                    claims: Claims::of(journal, &then),
+                    then,
+                    in_progress,
+                }
             }
             _ => Said::default(),
         }
@@ -204,7 +217,11 @@ impl Explorer<'_> {
         self.note(format!("{manner:?} {steps:?}"));
         self.tally.writes.add(1);
         self.tally.large.add(u64::from(steps.iter().any(is_large)));
-        let ids = if expected.is_ok() { life.timeline.now().ids(steps) } else { Vec::new() };
+        let ids = if expected.is_ok() {
+            life.timeline.now().ids(steps)
+        } else {
+            Vec::new()
+        };
         if let Ok(after) = &expected {
             life.timeline.push(after.clone());
         }
@@ -225,7 +242,10 @@ impl Explorer<'_> {
             }
             (Err(error), Err(kind)) => {
                 let closed = error.kind() == ErrorKind::Closed && life.may_fail();
-                assert!(error.kind() == kind || closed, "should be refused as {kind:?}: {error:?}");
+                assert!(
+                    error.kind() == kind || closed,
+                    "should be refused as {kind:?}: {error:?}"
+                );
                 life.failed |= closed;
                 self.tally.invalid.add(1);
                 life.probe.take();
@@ -243,10 +263,14 @@ impl Explorer<'_> {
         let journal = life.journal().clone();
         match steps {
             [Step::Create(key, first)] => {
-                return journal.create_log(LogKey(*key), *first).map(|_| (None, Outcome::Durable));
+                return journal
+                    .create_log(LogKey(*key), *first)
+                    .map(|_| (None, Outcome::Durable));
             }
             [Step::Delete(key)] => {
-                return journal.delete_log(LogKey(*key)).map(|()| (None, Outcome::Durable));
+                return journal
+                    .delete_log(LogKey(*key))
+                    .map(|()| (None, Outcome::Durable));
             }
             _ => {}
         }
@@ -254,16 +278,26 @@ impl Explorer<'_> {
         steps.iter().for_each(|step| step.push(&mut batch));
         let relaxed = matches!(manner, Manner::Relaxed | Manner::SubmitRelaxed);
         let ticket = match manner {
-            Manner::Durable => return journal.write(batch).map(|written| (Some(written), Outcome::Durable)),
+            Manner::Durable => {
+                return journal
+                    .write(batch)
+                    .map(|written| (Some(written), Outcome::Durable));
+            }
             Manner::Relaxed => {
-                return journal.write_relaxed(batch).map(|written| (Some(written), Outcome::Written));
+                return journal
+                    .write_relaxed(batch)
+                    .map(|written| (Some(written), Outcome::Written));
             }
             Manner::Submit => journal.submit(batch)?,
             Manner::SubmitRelaxed => journal.submit_relaxed(batch)?,
             Manner::Try => journal.try_submit(batch).map_err(|refused| refused.error)?,
         };
         let written = ticket.value().clone();
-        life.tickets.push(Pending { ticket, position: life.timeline.issued(), relaxed });
+        life.tickets.push(Pending {
+            ticket,
+            position: life.timeline.issued(),
+            relaxed,
+        });
         Ok((Some(written), Outcome::Open))
     }
 
@@ -272,8 +306,14 @@ impl Explorer<'_> {
         match outcome {
             Outcome::Durable => {
                 life.timeline.ack(position);
-                for pending in life.tickets.extract_if(.., |pending| pending.position <= position) {
-                    assert!(pending.ticket.is_done(), "a later write is durable, and a ticket does not know it");
+                for pending in life
+                    .tickets
+                    .extract_if(.., |pending| pending.position <= position)
+                {
+                    assert!(
+                        pending.ticket.is_done(),
+                        "a later write is durable, and a ticket does not know it"
+                    );
                 }
             }
             Outcome::Written => life.timeline.written = life.timeline.written.max(position),
@@ -286,18 +326,27 @@ impl Explorer<'_> {
         let fired = life.probe.fired() > 0 || life.dead;
         match error.kind() {
             ErrorKind::Unknown => {
-                assert!(life.may_fail(), "nobody knows, and too little went wrong for that: {error:?}");
+                assert!(
+                    life.may_fail(),
+                    "nobody knows, and too little went wrong for that: {error:?}"
+                );
                 assert!(!error.to_string().contains("panicked"), "{error:?}");
                 self.tally.unknown.add(1);
                 life.failed = true;
                 return;
             }
             ErrorKind::Closed => {
-                assert!(life.may_fail(), "closed, and too little went wrong for that: {error:?}");
+                assert!(
+                    life.may_fail(),
+                    "closed, and too little went wrong for that: {error:?}"
+                );
                 life.failed = true;
             }
             ErrorKind::NoSpace => {
-                assert!(fired || is_tight(&life.probe.disk), "the disk is not full: {error:?}");
+                assert!(
+                    fired || is_tight(&life.probe.disk),
+                    "the disk is not full: {error:?}"
+                );
                 self.tally.no_space.add(1);
             }
             ErrorKind::Io => assert!(fired, "nothing went wrong: {error:?}"),
@@ -311,7 +360,11 @@ impl Explorer<'_> {
         if life.tickets.is_empty() {
             return;
         }
-        let Pending { ticket, position, relaxed } = life.tickets.remove(n % life.tickets.len());
+        let Pending {
+            ticket,
+            position,
+            relaxed,
+        } = life.tickets.remove(n % life.tickets.len());
         let said = self.said(life, false);
         self.arm(life, 1);
         let result = ticket.wait();
@@ -370,7 +423,12 @@ impl Explorer<'_> {
 
     /// Empties every log and frees what that frees; then the directory must be small.
     pub(crate) fn drain(&mut self, life: &mut Life) -> bool {
-        let purges = life.timeline.now().0.iter().map(|(key, log)| Step::PurgeTo(*key, log.end()));
+        let purges = life
+            .timeline
+            .now()
+            .0
+            .iter()
+            .map(|(key, log)| Step::PurgeTo(*key, log.end()));
         let steps: Vec<Step> = purges.collect();
         if !steps.is_empty() {
             self.write(life, &steps, Manner::Durable);

@@ -28,7 +28,10 @@ const STATES: u64 = 8_000;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; it should be a number")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}; it should be a number")),
+    )
 }
 
 #[test]

@@ -37,7 +37,10 @@ const CELL_BYTES_MAX: usize = 64 << 10;
 
 impl LogModel {
     pub(crate) fn new(first: u64) -> LogModel {
-        LogModel { start: first, ..LogModel::default() }
+        LogModel {
+            start: first,
+            ..LogModel::default()
+        }
     }
 
     pub(crate) fn end(&self) -> u64 {
@@ -51,7 +54,10 @@ impl LogModel {
 
     pub(crate) fn last(&self) -> Option<EntryId> {
         match self.entries.back() {
-            Some((term, _)) => Some(EntryId { term: *term, index: self.end() - 1 }),
+            Some((term, _)) => Some(EntryId {
+                term: *term,
+                index: self.end() - 1,
+            }),
             None => self.purged,
         }
     }
@@ -112,7 +118,11 @@ impl LogModel {
     fn set(&mut self, cell: u8, value: &Bytes) -> Result<(), ErrorKind> {
         self.cells.insert(cell, value.clone());
         let total: usize = self.cells.values().map(Bytes::len).sum();
-        if total > CELL_BYTES_MAX { Err(ErrorKind::Invalid) } else { Ok(()) }
+        if total > CELL_BYTES_MAX {
+            Err(ErrorKind::Invalid)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -174,13 +184,23 @@ impl Model {
         for key in journal.logs() {
             let log = journal.log(key)?;
             let bounds = log.bounds()?;
-            let mut model = LogModel { purged: log.purged()?, ..LogModel::new(bounds.start) };
+            let mut model = LogModel {
+                purged: log.purged()?,
+                ..LogModel::new(bounds.start)
+            };
             for (index, entry) in bounds.clone().zip(log.read(bounds.clone())) {
                 let entry = entry?;
-                assert_eq!(entry.id.index, index, "log {key}: the entries read are not those of {bounds:?}");
+                assert_eq!(
+                    entry.id.index, index,
+                    "log {key}: the entries read are not those of {bounds:?}"
+                );
                 model.entries.push_back((entry.id.term, entry.payload));
             }
-            assert_eq!(model.end(), bounds.end, "log {key}: fewer entries than its bounds say");
+            assert_eq!(
+                model.end(),
+                bounds.end,
+                "log {key}: fewer entries than its bounds say"
+            );
             assert_eq!(log.last()?, model.last(), "log {key}: the last id");
             for cell in log.cells()? {
                 let value = log.cell(cell)?.expect("a cell that is listed has a value");
@@ -267,6 +287,10 @@ impl fmt::Display for Model {
 
 /// Enough of a payload to tell it from others.
 fn short(payload: &[u8]) -> String {
-    let head = payload.iter().take(3).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let head = payload
+        .iter()
+        .take(3)
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>();
     format!("{head}*{}", payload.len())
 }

@@ -86,7 +86,10 @@ impl Probe {
             calls: 0,
             removed_segments: 0,
         };
-        Probe { disk, state: Arc::new(Mutex::new(state)) }
+        Probe {
+            disk,
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     /// From now on a call is a crash state with `chance` of 1000, until `room` are taken.
@@ -110,7 +113,12 @@ impl Probe {
             Loss::Power => self.disk.crash(seed),
             Loss::Kill => self.disk.fork(),
         };
-        Moment { disk, loss, at: format!("{at}, seed {seed}"), closed: false }
+        Moment {
+            disk,
+            loss,
+            at: format!("{at}, seed {seed}"),
+            closed: false,
+        }
     }
 
     pub(crate) fn plan(&self, fault: Fault) {
@@ -133,7 +141,9 @@ impl Probe {
     }
 
     fn held(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Before a call that changes something. `write`: to which file and what.
@@ -165,9 +175,11 @@ impl Probe {
     fn write_pages(&self, disk: &SimFs, path: &str, bytes: &[u8], offset: u64) {
         let pages = (bytes.len() as u64).div_ceil(PAGE);
         let end = (offset / PAGE + self.held().random.below(pages + 1)) * PAGE;
-        let taken = usize::try_from(end.saturating_sub(offset)).map_or(bytes.len(), |taken| taken.min(bytes.len()));
+        let taken =
+            usize::try_from(end.saturating_sub(offset)).map_or(bytes.len(), |taken| taken.min(bytes.len()));
         if let Ok(file) = disk.open(path, Access::Write) {
-            file.write_all_at(&bytes[..taken], offset).expect("nothing is wrong with the copy of the disk");
+            file.write_all_at(&bytes[..taken], offset)
+                .expect("nothing is wrong with the copy of the disk");
         }
     }
 
@@ -176,7 +188,10 @@ impl Probe {
         let mut state = self.held();
         let at = state.faults.iter().position(of_kind)?;
         match &mut state.faults[at] {
-            Fault::Sync { spare, .. } | Fault::Write { spare, .. } | Fault::Any { spare } | Fault::Dir { spare, .. }
+            Fault::Sync { spare, .. }
+            | Fault::Write { spare, .. }
+            | Fault::Any { spare }
+            | Fault::Dir { spare, .. }
                 if *spare > 0 =>
             {
                 *spare -= 1;
@@ -194,7 +209,12 @@ impl Probe {
         let id = state.next_file;
         state.next_file += 1;
         state.names.insert(id, path.to_owned());
-        Arc::new(ProbeFile { inner, id, opened_as: path.to_owned(), probe: self.clone() })
+        Arc::new(ProbeFile {
+            inner,
+            id,
+            opened_as: path.to_owned(),
+            probe: self.clone(),
+        })
     }
 }
 
@@ -289,7 +309,9 @@ impl File for ProbeFile {
         let name = self.name();
         self.probe.before("write", &name, Some((buffer, offset)))?;
         if name.ends_with(".seg") {
-            if let Some(Fault::Write { full, .. }) = self.probe.due(|fault| matches!(fault, Fault::Write { .. })) {
+            if let Some(Fault::Write { full, .. }) =
+                self.probe.due(|fault| matches!(fault, Fault::Write { .. }))
+            {
                 let taken = self.probe.held().random.index(buffer.len() + 1);
                 self.inner.write_all_at(&buffer[..taken], offset)?;
                 return Err(io::Error::from_raw_os_error(if full { ENOSPC } else { EIO }));
@@ -297,7 +319,11 @@ impl File for ProbeFile {
         }
         // Now and then a call takes only a part, as a signal may cause.
         let short = self.probe.held().random.one_in(64) && buffer.len() > 1;
-        let taken = if short { 1 + self.probe.held().random.index(buffer.len() - 1) } else { buffer.len() };
+        let taken = if short {
+            1 + self.probe.held().random.index(buffer.len() - 1)
+        } else {
+            buffer.len()
+        };
         self.inner.write_at(&buffer[..taken], offset)
     }
 
@@ -305,7 +331,9 @@ impl File for ProbeFile {
         let name = self.name();
         self.probe.before("sync", &name, None)?;
         if name.ends_with(".seg") {
-            if let Some(Fault::Sync { kept, .. }) = self.probe.due(|fault| matches!(fault, Fault::Sync { .. })) {
+            if let Some(Fault::Sync { kept, .. }) =
+                self.probe.due(|fault| matches!(fault, Fault::Sync { .. }))
+            {
                 self.probe.disk.fail_sync(&self.opened_as, 0, kept);
             }
         }

@@ -36,8 +36,11 @@ impl Random {
 
 /// `len` bytes that no other `tag` gives.
 pub(crate) fn bytes(tag: u64, len: u64) -> Bytes {
-    let words = (0..len.div_ceil(8)).flat_map(|word| mix(tag.wrapping_mul(0x1_0001).wrapping_add(word)).to_le_bytes());
-    words.take(usize::try_from(len).expect("a small payload")).collect()
+    let words = (0..len.div_ceil(8))
+        .flat_map(|word| mix(tag.wrapping_mul(0x1_0001).wrapping_add(word)).to_le_bytes());
+    words
+        .take(usize::try_from(len).expect("a small payload"))
+        .collect()
 }
 
 pub(crate) fn mix(value: u64) -> u64 {

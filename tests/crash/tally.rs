@@ -108,7 +108,11 @@ impl Tally {
 
     /// Names of what was never reached.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
-        self.counts().into_iter().filter(|(_, count)| *count == 0).map(|(name, _)| name).collect()
+        self.counts()
+            .into_iter()
+            .filter(|(_, count)| *count == 0)
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 

@@ -24,7 +24,12 @@ pub(crate) struct Claims(BTreeMap<u64, (u64, u64)>);
 
 impl Timeline {
     pub(crate) fn new() -> Timeline {
-        Timeline { base: 0, states: VecDeque::from([Model::default()]), written: 0, unborn: true }
+        Timeline {
+            base: 0,
+            states: VecDeque::from([Model::default()]),
+            written: 0,
+            unborn: true,
+        }
     }
 
     pub(crate) fn now(&self) -> &Model {
@@ -76,7 +81,9 @@ impl Timeline {
 
     /// The highest position from `from` on whose state is `found`.
     pub(crate) fn find(&self, found: &Model, from: u64) -> Option<u64> {
-        (from.max(self.base)..=self.issued()).rev().find(|position| self.at(*position) == found)
+        (from.max(self.base)..=self.issued())
+            .rev()
+            .find(|position| self.at(*position) == found)
     }
 
     pub(crate) fn at(&self, position: u64) -> &Model {
@@ -97,8 +104,15 @@ impl Claims {
     pub(crate) fn of(journal: &Journal, now: &Model) -> Claims {
         let mut claims = BTreeMap::new();
         for (key, log) in &now.0 {
-            let end = journal.log(LogKey(*key)).and_then(|log| log.durable_end()).expect("the log is there");
-            assert!(end <= log.end(), "log {key}: durable_end is {end}, behind the end {}", log.end());
+            let end = journal
+                .log(LogKey(*key))
+                .and_then(|log| log.durable_end())
+                .expect("the log is there");
+            assert!(
+                end <= log.end(),
+                "log {key}: durable_end is {end}, behind the end {}",
+                log.end()
+            );
             claims.insert(*key, (log.start, end));
         }
         Claims(claims)
@@ -106,7 +120,9 @@ impl Claims {
 
     /// Whether everything in `now` was called durable.
     pub(crate) fn cover(&self, now: &Model) -> bool {
-        now.0.iter().all(|(key, log)| self.0.get(key).is_some_and(|(_, end)| *end == log.end()))
+        now.0
+            .iter()
+            .all(|(key, log)| self.0.get(key).is_some_and(|(_, end)| *end == log.end()))
     }
 
     /// What is wrong with `found`, the state after a crash at or before the moment of the claims, which showed `then`.
@@ -116,7 +132,9 @@ impl Claims {
             for index in *start..*end {
                 let there = found.0.get(key).and_then(|found| found.entry(index));
                 if there != log.entry(index) {
-                    return Some(format!("entry {index} of log {key} was called durable (durable_end {end})"));
+                    return Some(format!(
+                        "entry {index} of log {key} was called durable (durable_end {end})"
+                    ));
                 }
             }
         }
