@@ -77,8 +77,6 @@ pub(crate) struct Recovered {
     pub(crate) last_time: u64,
     /// The last thing in the journal is a closing mark that covers everything.
     pub(crate) clean: bool,
-    /// There is a tail.
-    pub(crate) unproven: bool,
     /// The last segment, proven or not.
     pub(crate) last: Arc<Segment>,
     /// What is wrong. Of a writer: torn ends only, since all else is refused.
@@ -288,9 +286,11 @@ fn assemble(
         ));
     }
     bad_copies(context, candidates, &chain, last, survey.durable_through != 0);
-    let unproven = survey.has_tail();
-    let clean =
-        survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
+
+    let clean = survey.closed
+        && !survey.has_tail()
+        && cut.is_empty()
+        && !context.findings.iter().any(Finding::is_damage);
     let openings = || {
         candidates
             .all
@@ -346,7 +346,6 @@ fn assemble(
         incarnation_next,
         last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
         clean,
-        unproven,
         findings: std::mem::take(&mut context.findings),
         report,
         counted: chain.counted,
