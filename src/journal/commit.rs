@@ -191,6 +191,10 @@ impl Shared {
     /// Syncs what is written, if anything is unsynced.
     pub(crate) fn sync_written(&self) -> Result<()> {
         let mut writer = self.writer.lock();
+        // What failed is not waiting for a sync, and is not durable either.
+        if let Some(failed) = &writer.failed {
+            return Err(failed.clone());
+        }
         if writer.unsynced.is_empty() {
             return Ok(());
         }

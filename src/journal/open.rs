@@ -52,6 +52,7 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         let text = "there is a journal here already; open it instead";
         return Err(Error::at(ErrorKind::Invalid, fs.display(""), text));
     }
+    let created = !exists;
     let first = if exists {
         None
     } else {
@@ -66,7 +67,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     }
     shared.report.carry = carrying.elapsed();
     shared.report.total = started.elapsed();
-    shared.fill_reserve();
+    if created {
+        shared.fill_reserve();
+    }
     let shared = Arc::new(shared);
     if let Err(error) = background::start(&shared) {
         shared.shut()?;
@@ -244,8 +247,7 @@ impl Shared {
         }
     }
 
-    /// The reserve stands before anything is acknowledged, so that a full disk is met by an append and not by a vote. A disk that
-    /// is full already is no reason not to open.
+    /// A new journal stands with its reserve. Later lives replace what they used of it in the background, and appends wait for that.
     fn fill_reserve(&self) {
         loop {
             match self.pool.step() {
