@@ -122,7 +122,9 @@ fn build(
         recovered.last_time,
         floor,
     );
+    let (pool, unfit) = Pool::new(Arc::clone(fs), sizes, found);
     writer.discard = recovered.discard;
+    writer.discard.extend(unfit);
     let chores = SegQueue::new();
     for missing in recovered.missing_indexes {
         chores.push(Chore::Rebuilt {
@@ -158,7 +160,7 @@ fn build(
         mark_room,
         writer: Mutex::new(writer).into(),
         queue: Queue::new(completions.clone(), Arc::clone(&committer)).into(),
-        pool: Pool::new(Arc::clone(fs), sizes, found),
+        pool,
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         committer,

@@ -79,17 +79,20 @@ pub(crate) enum Need {
 }
 
 impl Pool {
-    /// `spares` are the `.spare` files found at open, `stale` the `.tmp` files; ids and numbers continue above all seen.
-    pub(crate) fn new(fs: Arc<dyn Fs>, sizes: Sizes, found: Found) -> Pool {
+    /// `spares` are the `.spare` files found at open, `stale` the `.tmp` files; ids and numbers continue above all seen. Returns also
+    /// the spares that other settings left behind and these have no use for.
+    pub(crate) fn new(fs: Arc<dyn Fs>, sizes: Sizes, found: Found) -> (Pool, Vec<String>) {
         let mut spares = VecDeque::new();
-        let mut carry: Option<Prepared> = None;
+        let mut others = Vec::new();
         for spare in found.spares {
             if spare.len == sizes.segment_bytes {
                 spares.push_back(spare);
-            } else if carry.as_ref().is_none_or(|c| c.len < spare.len) {
-                carry = Some(spare);
+            } else {
+                others.push(spare);
             }
         }
+        others.sort_by_key(|spare| spare.len);
+        let carry = others.pop();
         let state = State {
             named: None,
             spares,
@@ -103,14 +106,15 @@ impl Pool {
             next_number: found.next_number,
             full: false,
         };
-        Pool {
+        let pool = Pool {
             fs,
             segment_bytes: sizes.segment_bytes,
             mark_room: sizes.mark_room,
             ahead: sizes.ahead,
             state: Mutex::new(state),
             maker: Mutex::new(()),
-        }
+        };
+        (pool, others.into_iter().map(|spare| spare.path).collect())
     }
 
     /// Bytes of batches that a file of the usual size holds.

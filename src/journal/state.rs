@@ -18,7 +18,7 @@ use crate::format::{Facts, Frame, Kind};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
-use crate::types::{EntryId, LogKey, TermRun};
+use crate::types::{EntryId, LogKey, Term, TermRun};
 
 /// Every log of a journal, and what the journal knows about itself.
 #[derive(Debug, Default)]
@@ -168,6 +168,11 @@ impl Logs {
             } => {
                 let state = self.provisional(log, incarnation, range.start);
                 state.see_end(range.start);
+                if range.start > state.end && state.identity_at == 0 {
+                    // Where the log ended when the floor was passed is not known yet: what lies between stood below the
+                    // floor, and a purge, a truncate or facts that follow must take it.
+                    state.lose(state.end..range.start, Term(0));
+                }
                 if range.start != state.end {
                     return Err(ReplayBad {
                         log,

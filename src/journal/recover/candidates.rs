@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Bad, COPY_AT, OPENING_LEN, Opening};
+use crate::format::{Bad, COPY_AT, NUMBER_MAX, OPENING_LEN, Opening};
 use crate::fs::{Access, File};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
@@ -13,6 +13,9 @@ use crate::sync::Arc;
 use super::super::Uuid;
 use super::super::report::FindingKind;
 use super::Context;
+
+/// Ids above this are nobody's: half of what the format allows.
+const ID_MAX: u64 = NUMBER_MAX >> 1;
 
 /// The files of a journal's directory.
 pub(super) struct Candidates {
@@ -40,6 +43,10 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
     let mut all = BTreeMap::new();
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
+        if id > ID_MAX {
+            let what = "no journal has had so many segments, and this id would leave none for the next one; move the file away";
+            return Err(Error::at(ErrorKind::Invalid, context.fs.display(&Segment::name(id)), what));
+        }
         if let Some(candidate) = read_one(context, id)? {
             all.insert(id, candidate);
         }

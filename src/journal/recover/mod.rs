@@ -415,6 +415,7 @@ fn tell(recovered: &Recovered) {
         segments = report.segments,
         bytes = report.bytes,
         logs = report.logs,
+        clean = recovered.clean,
         unproven_batches = report.carried_batches,
         unproven_bytes = report.carried_bytes,
         micros = u64::try_from(report.total.as_micros()).unwrap_or(u64::MAX),
