@@ -218,6 +218,7 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
                 found.next_number = found.next_number.max(number + 1);
                 found.stale.push(path);
             }
+            (_, "tmp" | "tmp-idx") => found.broken.push(path),
             _ => {}
         }
     }

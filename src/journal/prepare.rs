@@ -85,7 +85,8 @@ impl Pool {
         let mut spares = VecDeque::new();
         let mut others = Vec::new();
         for spare in found.spares {
-            if spare.len == sizes.segment_bytes {
+            // A file for a tail may have the usual size; it must not become one more of those at each opening.
+            if spare.len == sizes.segment_bytes && spares.len() < sizes.ahead + RESERVE_FILES {
                 spares.push_back(spare);
             } else {
                 others.push(spare);
@@ -114,7 +115,8 @@ impl Pool {
             state: Mutex::new(state),
             maker: Mutex::new(()),
         };
-        (pool, others.into_iter().map(|spare| spare.path).collect())
+        let unfit = others.into_iter().map(|spare| spare.path);
+        (pool, unfit.chain(found.broken).collect())
     }
 
     /// Bytes of batches that a file of the usual size holds.
@@ -388,6 +390,8 @@ pub(crate) struct Sizes {
 pub(crate) struct Found {
     pub(crate) spares: Vec<Prepared>,
     pub(crate) stale: Vec<String>,
+    /// Files whose making was interrupted and that are no spares.
+    pub(crate) broken: Vec<String>,
     pub(crate) next_id: u64,
     pub(crate) next_number: u64,
 }
