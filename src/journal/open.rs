@@ -60,9 +60,10 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     };
     let mut recovered = recover(fs, &config, Mode::Writer)?;
     let tail = std::mem::take(&mut recovered.tail);
+    let carries = !tail.is_empty() || recovered.hollow;
     let mut shared = build(fs, config, recovered, first, lock)?;
     let carrying = Instant::now();
-    if !tail.is_empty() {
+    if carries {
         shared.carry(&tail)?;
     }
     shared.report.carry = carrying.elapsed();

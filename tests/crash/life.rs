@@ -170,6 +170,7 @@ impl Explorer<'_> {
                 life.probe
                     .disk
                     .set_capacity(space.total - space.free + blocks * 4096);
+                life.was_tight = true;
             }
             Action::Loose => loosen(&life.probe.disk),
             Action::Dead if !self.ground.is_hostile() && life.depth == 0 && self.chooser.random.one_in(4) => {

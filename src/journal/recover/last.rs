@@ -101,7 +101,12 @@ fn check_len(context: &mut Context<'_>, candidate: &Candidate, segment: &Segment
         return Ok(());
     }
     let what = format!("the file was cut short: it has {len} bytes and was written with {full}");
-    context.damage(Finding::new(FindingKind::Damaged, candidate.path.clone(), len..full, what))
+    context.damage(Finding::new(
+        FindingKind::Damaged,
+        candidate.path.clone(),
+        len..full,
+        what,
+    ))
 }
 
 /// Why the batch that the opening carries does not verify; `None` if it does, or nothing is carried.
