@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Bad, COPY_AT, OPENING_LEN, Opening};
+use crate::format::{Bad, COPY_AT, NUMBER_MAX, OPENING_LEN, Opening};
 use crate::fs::{Access, File};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
@@ -37,13 +37,17 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
     let mut all = BTreeMap::new();
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
+        if id > SEGMENT_ID_MAX {
+            let what = "no journal has so many segments, so the file is none of this one's; move it away";
+            return Err(Error::at(ErrorKind::Invalid, context.fs.display(&Segment::name(id)), what));
+        }
         if let Some(candidate) = read_one(context, id)? {
             all.insert(id, candidate);
         }
     }
     let indexes = names
         .iter()
-        .filter_map(|name| Segment::parse_index_name(name))
+        .filter_map(|name| Segment::parse_index_name(name).filter(|id| *id <= SEGMENT_ID_MAX))
         .collect();
     if all.is_empty() {
         return Err(no_journal(context));
@@ -96,6 +100,9 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         why,
     }))
 }
+
+/// Ids continue above the highest one seen, which must leave room for that.
+const SEGMENT_ID_MAX: u64 = NUMBER_MAX / 2;
 
 /// One copy: the opening, what is wrong with it, or the error that reading it met.
 type Copy = Result<std::result::Result<Opening, Bad>>;
