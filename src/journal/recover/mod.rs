@@ -256,7 +256,7 @@ fn assemble(
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest)?;
+    replay::complete(context, &logs, lowest, &survey.unproven)?;
     replay::cells(context, &mut logs)?;
     let tail = if context.mode == Mode::Writer {
         survey.tail(last)?
