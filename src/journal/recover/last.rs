@@ -287,10 +287,11 @@ impl Survey {
         }
     }
 
-    /// A segment is written to its full length before its first byte counts, so a shorter file was cut by somebody.
+    /// A segment is written to its full length, and that is synced, before it gets its name: a shorter file was cut by
+    /// somebody, and nobody can say what stood in the rest.
     fn check_len(&mut self, segment: &Segment) -> Result<()> {
         let len = segment.readable_len()?;
-        if self.durable_through != 0 && len < segment.opening.len && self.damage.is_none() {
+        if len < segment.opening.len && self.damage.is_none() {
             let what = format!(
                 "the file has {len} bytes and was written with {}",
                 segment.opening.len
