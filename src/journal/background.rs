@@ -1,6 +1,7 @@
 //! What no caller waits for: flushing submitted tickets, syncing relaxed writes, marks, files to come, indexes, freeing space. Done by
 //! two threads, or by the caller in `Journal::work`.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::commit::Writer;
@@ -133,6 +134,16 @@ impl Shared {
         }
         drop(chores);
         self.preparer.wake();
+    }
+
+    /// Removes what the opening that carried a tail superseded, before `open` returns: a process that is killed again and
+    /// again before it does anything else must not leave a segment each time.
+    pub(super) fn remove_superseded(&self) {
+        let chores = std::mem::take(&mut *self.chores.lock());
+        let (removals, others): (VecDeque<Chore>, _) =
+            chores.into_iter().partition(|chore| matches!(chore, Chore::Remove(_)));
+        *self.chores.lock() = others;
+        removals.into_iter().for_each(|chore| self.run_chore(chore));
     }
 
     fn run_chore(&self, chore: Chore) {
