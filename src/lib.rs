@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod format;
 pub mod fs;
+pub mod inspect;
 mod journal;
 mod log;
 mod metrics;

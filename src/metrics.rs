@@ -163,6 +163,8 @@ metrics! {
         bytes_written,
         /// Syncs of segments.
         syncs,
+        /// Syncs that had not returned after 5 s; each was an event, too.
+        syncs_hung,
         /// Segments filled and followed by the next one.
         rotations,
         /// Failed files whose unsynced bytes were saved into a fresh segment.

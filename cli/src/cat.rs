@@ -33,7 +33,7 @@ pub(crate) fn run(args: &CatArgs) -> Outcome {
     let streamed = printer.stream(&view, &log, range.clone());
     printer.out.flush()?;
     let mut exit = streamed?;
-    for finding in view.findings().iter().filter(|f| findings::is_damage(f)) {
+    for finding in view.findings().iter().filter(|finding| finding.is_damage()) {
         let here = finding.log.is_none_or(|log| log == key);
         let inside = finding.range.as_ref().is_none_or(|r| overlap(r, &range));
         if here && inside {

@@ -125,6 +125,14 @@ impl Failure {
         self
     }
 
+    /// Says it on standard error; returns what to end with.
+    pub(crate) fn tell(&self) -> Exit {
+        if !self.is_quiet() {
+            eprintln!("everlog: {self}");
+        }
+        self.exit
+    }
+
     /// Whether there is nothing to say.
     pub(crate) fn is_quiet(&self) -> bool {
         self.message.is_empty()

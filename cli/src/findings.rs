@@ -10,7 +10,7 @@ use crate::output::word;
 /// A finding for a program.
 #[derive(Serialize)]
 pub(crate) struct Printed {
-    finding: &'static str,
+    finding: String,
     log: Option<u64>,
     from: Option<u64>,
     to: Option<u64>,
@@ -21,15 +21,10 @@ pub(crate) struct Printed {
     next: String,
 }
 
-/// Whether `finding` is damage; a torn end is not, since nobody was told that it is durable.
-pub(crate) fn is_damage(finding: &Finding) -> bool {
-    !matches!(finding.kind, FindingKind::Torn)
-}
-
 /// `finding` of the journal at `dir` for a program.
 pub(crate) fn object(dir: &Path, finding: &Finding) -> Printed {
     Printed {
-        finding: word_for(finding),
+        finding: finding.kind.to_string(),
         log: finding.log.map(|log| log.0),
         from: finding.range.as_ref().map(|range| range.start),
         to: finding.range.as_ref().map(|range| range.end),
@@ -43,7 +38,7 @@ pub(crate) fn object(dir: &Path, finding: &Finding) -> Printed {
 
 /// `finding` of the journal at `dir` for a person: one line.
 pub(crate) fn line(dir: &Path, finding: &Finding) -> String {
-    let mut text = format!("{}: ", word_for(finding));
+    let mut text = format!("{}: ", finding.kind);
     if let Some(log) = finding.log {
         text += &format!("log {log}, ");
     }
@@ -59,14 +54,6 @@ pub(crate) fn line(dir: &Path, finding: &Finding) -> String {
         next(dir, finding)
     );
     text
-}
-
-fn word_for(finding: &Finding) -> &'static str {
-    match finding.kind {
-        FindingKind::Torn => "torn",
-        FindingKind::Unreadable => "unreadable",
-        _ => "damaged",
-    }
 }
 
 /// What helps most: to take out what is intact; where no log is named, to look at the bytes; where the disk refused a

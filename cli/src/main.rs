@@ -35,11 +35,6 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(exit) => exit.into(),
-        Err(failure) => {
-            if !failure.is_quiet() {
-                eprintln!("everlog: {failure}");
-            }
-            failure.exit.into()
-        }
+        Err(failure) => failure.tell().into(),
     }
 }

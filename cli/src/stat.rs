@@ -1,7 +1,7 @@
 //! `stat`: what a journal is, without reading its payloads.
 
 use everlog::fs::{Fs, RealFs};
-use everlog::inspect::View;
+use everlog::inspect::{Finding, View};
 use everlog::{EntryId, LogKey};
 use serde::Serialize;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &StatArgs) -> Outcome {
         }
     }
     out.flush()?;
-    match view.findings().iter().any(findings::is_damage) {
+    match view.findings().iter().any(Finding::is_damage) {
         true => Ok(Exit::Finding),
         false => Ok(Exit::Fine),
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use everlog::inspect::{self, Verification};
+use everlog::inspect::{self, Finding, Verification};
 use serde::Serialize;
 
 use crate::args::VerifyArgs;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &VerifyArgs) -> Outcome {
     });
     progress.clear();
     let verified = verified.map_err(|e| journal::refused(&args.dir, e))?;
-    let exit = match verified.findings.iter().any(findings::is_damage) {
+    let exit = match verified.findings.iter().any(Finding::is_damage) {
         true => Exit::Finding,
         false => Exit::Fine,
     };
@@ -69,7 +69,7 @@ fn print(args: &VerifyArgs, verified: &Verification) -> Result<(), Failure> {
 }
 
 fn verdict(verified: &Verification) -> &'static str {
-    match (verified.findings.iter().any(findings::is_damage), verified.torn) {
+    match (verified.findings.iter().any(Finding::is_damage), verified.torn) {
         (true, _) => "damaged",
         (false, true) => "torn",
         (false, false) => "clean",

@@ -102,7 +102,7 @@ fn a_missing_permission_is_named() {
     let place = Place::new();
     place.append(0, "a\n");
     let path = segments(&place.dir()).pop().unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o0)).unwrap();
     if fs::read(&path).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;

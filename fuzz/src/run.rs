@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use everlog::fs::{Fs, Kept, Profile, SimFs};
-use everlog::{Alignment, Background, Config, EntryId, Error, Journal, LogKey, Ticket, Written};
+use everlog::{Alignment, Background, Config, EntryId, Error, ErrorKind, Journal, LogKey, Ticket, Written};
 
 use crate::model::{LogState, State};
 use crate::step::{Step, plan};
@@ -265,19 +265,24 @@ impl Run {
         for (ticket, state, durable) in done {
             match ticket.wait() {
                 Ok(_) => self.resolved(state, durable),
-                Err(e) => assert!(self.tolerant, "a ticket failed: {e}"),
+                Err(e) => assert!(self.excused(&e), "a ticket failed: {e:?}"),
             }
         }
     }
 
     /// A call failed, which only a planned failure explains; what it was to do may or may not have been done.
     fn failed(&mut self, error: &Error) {
-        assert!(self.tolerant, "an undisturbed call failed: {error:?}");
+        assert!(self.excused(error), "a call failed: {error:?}");
         if self.disk.is_off() {
             self.power_cut(self.payloads, None);
         } else {
             self.kill(None);
         }
+    }
+
+    /// Planned failures explain an error, but never damage.
+    fn excused(&self, error: &Error) -> bool {
+        self.tolerant && error.kind() != ErrorKind::Damaged
     }
 
     fn reopen(&mut self) {
@@ -326,11 +331,14 @@ impl Run {
 
     /// Opens the journal, through further planned failures if need be: it must be in a state from `lowest` on.
     fn open(&mut self, mut lowest: usize) {
+        let mut errors = Vec::new();
         for _ in 0..OPENINGS_MAX {
             match Journal::open_on(as_fs(&self.disk), self.config.clone()) {
                 Ok(journal) => return self.opened(journal, lowest),
-                Err(e) => assert!(self.tolerant, "an undisturbed opening failed: {e:?}"),
+                Err(e) => errors.push(e),
             }
+            let last = errors.last().expect("there is an error");
+            assert!(self.excused(last), "the journal does not open: {errors:?}");
             if self.disk.is_off() {
                 lowest = lowest.min(self.durable);
                 self.disk = self.disk.crash(self.payloads);
@@ -338,7 +346,7 @@ impl Run {
                 self.disk = self.disk.kill();
             }
         }
-        panic!("the journal does not open");
+        panic!("the journal does not open: {errors:#?}");
     }
 
     fn opened(&mut self, journal: Journal, lowest: usize) {

@@ -256,7 +256,7 @@ impl Shared {
 
     /// Sees to it that a tail with an entry of this size could be carried, before the entry is taken in.
     fn make_carry(&self, charge: u64) -> Result<()> {
-        let bytes = 2 * charge;
+        let bytes = super::open::tail_max(&self.config, charge);
         self.pool.raise_carry(bytes);
         while !self.pool.carry_stands(bytes) {
             self.pool.step()?;

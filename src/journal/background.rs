@@ -1,7 +1,7 @@
 //! What no caller waits for: flushing submitted tickets, syncing relaxed writes, marks, files to come, indexes, freeing space. Done by
 //! two threads, or by the caller in `Journal::work`.
 
-use std::collections::VecDeque;
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::commit::Writer;
@@ -10,10 +10,15 @@ use super::marks::Mark;
 use super::{Chore, Shared, closed_by_owner};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
+use crate::fs::File;
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, thread};
 
+/// A sync that takes longer is reported while it still runs.
+const SYNC_HANGS: Duration = Duration::from_secs(5);
+/// How often a running sync is looked at.
+const SYNC_WATCH: Duration = Duration::from_millis(10);
 /// How often a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 
@@ -70,14 +75,44 @@ impl Shared {
                 None
             };
         }
+        self.rouse();
+    }
+
+    /// Wakes the committer if it sleeps without a deadline.
+    fn rouse(&self) {
         if self.asleep.swap(false, Ordering::SeqCst) {
             self.committer.wake();
         }
     }
 
+    /// Syncs a segment, watched by the committer.
+    pub(super) fn sync_watched(&self, file: &dyn File) -> io::Result<()> {
+        let started = Instant::now();
+        self.activity.lock().syncing = Some((started, false));
+        self.rouse();
+        let synced = file.sync_data();
+        self.activity.lock().syncing = None;
+        self.counters.sync.record(started.elapsed());
+        synced
+    }
+
     /// Does what is due at `now`; returns when something will be, `None` if nothing.
     fn tend(&self, now: Instant) -> Option<Instant> {
         let activity = *self.activity.lock();
+        if let Some((started, told)) = activity.syncing {
+            if !told && now >= started + SYNC_HANGS {
+                self.counters.syncs_hung.add(1);
+                tracing::error!(
+                    seconds = SYNC_HANGS.as_secs(),
+                    "a sync has not returned; the disk may hang"
+                );
+                if let Some((_, told)) = &mut self.activity.lock().syncing {
+                    *told = true;
+                }
+            }
+            // Whatever else is due would wait for it, and nobody would watch.
+            return Some(now + SYNC_WATCH);
+        }
         let wanted = self.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
         let mut due = |at: Instant| {
@@ -112,9 +147,14 @@ impl Shared {
 
     /// One step of maintenance; true if there was one.
     fn maintain(&self) -> bool {
-        let chore = self.chores.lock().pop_front();
-        if let Some(chore) = chore {
+        if let Some(chore) = self.chores.pop() {
             self.run_chore(chore);
+            return true;
+        }
+        if self.reclaim_due.swap(false, Ordering::AcqRel) {
+            if let Err(error) = self.reclaim() {
+                tracing::warn!(%error, "no segment could be freed");
+            }
             return true;
         }
         match self.pool.step() {
@@ -127,23 +167,27 @@ impl Shared {
     }
 
     pub(super) fn add_chore(&self, chore: Chore) {
-        let mut chores = self.chores.lock();
-        let repeated = matches!(chore, Chore::Reclaim) && matches!(chores.back(), Some(Chore::Reclaim));
-        if !repeated {
-            chores.push_back(chore);
-        }
-        drop(chores);
+        self.chores.push(chore);
         self.preparer.wake();
     }
 
     /// Removes what the opening that carried a tail superseded, before `open` returns: a process that is killed again and
     /// again before it does anything else must not leave a segment each time.
     pub(super) fn remove_superseded(&self) {
-        let chores = std::mem::take(&mut *self.chores.lock());
-        let (removals, others): (VecDeque<Chore>, _) =
-            chores.into_iter().partition(|chore| matches!(chore, Chore::Remove(_)));
-        *self.chores.lock() = others;
-        removals.into_iter().for_each(|chore| self.run_chore(chore));
+        let chores: Vec<Chore> = std::iter::from_fn(|| self.chores.pop()).collect();
+        for chore in chores {
+            match chore {
+                Chore::Remove(_) => self.run_chore(chore),
+                later => self.chores.push(later),
+            }
+        }
+    }
+
+    /// Sees in the background whether the floor can rise.
+    pub(super) fn reclaim_later(&self) {
+        if !self.reclaim_due.swap(true, Ordering::AcqRel) {
+            self.preparer.wake();
+        }
     }
 
     fn run_chore(&self, chore: Chore) {
@@ -162,11 +206,6 @@ impl Shared {
             }
             Chore::Rebuilt { segment, bytes } => self.write_index(&segment, &bytes),
             Chore::Remove(names) => self.remove_files(&names),
-            Chore::Reclaim => {
-                if let Err(error) = self.reclaim() {
-                    tracing::warn!(%error, "no segment could be freed");
-                }
-            }
         }
     }
 
@@ -216,12 +255,17 @@ impl Shared {
 
     /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
     pub(crate) fn shut(&self) -> Result<()> {
-        let already = {
+        let shutting = {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            std::mem::replace(&mut core.shut, true)
+            let first = !std::mem::replace(&mut core.shut, true);
+            first.then(|| self.shutting.lock())
         };
-        if already {
+        if shutting.is_none() {
+            // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
+            if !inside_callback() {
+                drop(self.shutting.lock());
+            }
             return Ok(());
         }
         self.bound.close(closed_by_owner());
@@ -236,11 +280,8 @@ impl Shared {
                 tracing::error!("a thread of the journal panicked");
             }
         }
-        let chores = std::mem::take(&mut *self.chores.lock());
-        for chore in chores {
-            if !matches!(chore, Chore::Reclaim) {
-                self.run_chore(chore);
-            }
+        while let Some(chore) = self.chores.pop() {
+            self.run_chore(chore);
         }
         self.mark(Mark::Closing);
         if !inside_callback() || self.config.background == Background::Threads {
@@ -254,6 +295,9 @@ impl Shared {
 
 impl super::Activity {
     fn is_busy(&self) -> bool {
-        self.unsynced_since.is_some() || !self.marked || !self.mark_synced
+        self.unsynced_since.is_some()
+            || self.syncing.is_some_and(|(_, told)| !told)
+            || !self.marked
+            || !self.mark_synced
     }
 }

@@ -38,11 +38,7 @@ impl Shared {
             tracing::warn!(%error, "the carried tail has no mark");
             self.abandon_active(&mut writer);
         }
-        let room = writer
-            .active
-            .as_ref()
-            .map_or(0, |active| active.room(self.mark_room));
-        self.core.lock().room = room;
+        // No room is given out here: the first append so finds out whether the reserve, which this may have used, stands again.
         Ok(())
     }
 

@@ -375,9 +375,7 @@ impl Shared {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
-        let syncing = Instant::now();
-        let synced = active.segment.file.sync_data();
-        self.counters.sync.record(syncing.elapsed());
+        let synced = self.sync_watched(&*active.segment.file);
         synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
         self.counters.syncs.add(1);
         active.synced();
@@ -435,7 +433,7 @@ impl Shared {
         drop(core);
         self.bound.give_back(freed);
         if frees_space {
-            self.add_chore(Chore::Reclaim);
+            self.reclaim_later();
         }
     }
 

@@ -36,18 +36,21 @@ impl Shared {
     pub(crate) fn reclaim(&self) -> Result<Reclaimed> {
         let _one = self.reclaiming.lock();
         let mut freed = Reclaimed::default();
-        while let Some((floor, restatements)) = self.next_floor() {
+        // Only what is there now: where a segment holds a single batch, each new floor takes a new segment, without end.
+        let Some(newest) = self.core.lock().chain.keys().next_back().copied() else {
+            return Ok(freed);
+        };
+        while let Some((floor, restatements)) = self.next_floor(newest) {
             self.raise_floor(floor, &restatements)?;
             self.remove_below(floor, &mut freed);
         }
         Ok(freed)
     }
 
-    /// The highest floor whose restatements fit into one segment; at least the next segment, if it can go at all.
-    fn next_floor(&self) -> Option<(u64, Vec<Restatement>)> {
+    /// The highest floor up to `newest` whose restatements fit into one segment; at least the next segment, if it can go at all.
+    fn next_floor(&self, newest: u64) -> Option<(u64, Vec<Restatement>)> {
         let core = self.core.lock();
         core.closed.is_none().then_some(())?;
-        let newest = *core.chain.keys().next_back()?;
         let goal = core.logs.lowest_live().unwrap_or(newest).min(newest);
         let floors: Vec<u64> = core
             .chain

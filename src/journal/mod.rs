@@ -31,7 +31,7 @@ mod sequence;
 pub(crate) mod state;
 mod ticket;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Instant;
 
@@ -39,7 +39,7 @@ pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
-pub use self::report::{Cut, OpenReport, Verdict};
+pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;
 
@@ -51,6 +51,9 @@ use self::queue::{Flush, Queue};
 use self::room::Bound;
 use self::state::Logs;
 use self::ticket::Driver;
+use crossbeam::queue::SegQueue;
+use crossbeam::utils::CachePadded;
+
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{End, IndexBuilder, Kind};
@@ -91,25 +94,29 @@ pub(crate) struct Shared {
     pub(crate) uuid: Uuid,
     pub(crate) report: OpenReport,
     pub(crate) counters: Counters,
-    pub(crate) core: Mutex<Core>,
+    pub(crate) core: CachePadded<Mutex<Core>>,
     pub(crate) cache: BlockCache,
     align_shift: u16,
     /// What a segment keeps free for its closing mark.
     mark_room: u64,
-    writer: Mutex<Writer>,
-    queue: Queue<Write>,
+    writer: CachePadded<Mutex<Writer>>,
+    queue: CachePadded<Queue<Write>>,
     pool: Pool,
     bound: Arc<Bound>,
     completions: Completions,
     committer: Arc<Signal>,
     preparer: Arc<Signal>,
-    chores: Mutex<VecDeque<Chore>>,
+    chores: SegQueue<Chore>,
+    /// The floor may have room to rise.
+    reclaim_due: AtomicBool,
     activity: Mutex<Activity>,
     /// The committer sleeps without a deadline: whoever commits wakes it.
     asleep: AtomicBool,
     /// Somebody waits for in-flight room that relaxed writes hold.
     sync_wanted: AtomicBool,
     stopping: AtomicBool,
+    /// Held while the journal shuts down; `close` waits for whoever else does it.
+    shutting: Mutex<()>,
     reclaiming: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -141,6 +148,8 @@ struct Activity {
     unsynced_since: Option<Instant>,
     marked: bool,
     mark_synced: bool,
+    /// Since when a sync runs, and whether it was reported as hanging.
+    syncing: Option<(Instant, bool)>,
 }
 
 /// Work that no caller waits for.
@@ -159,8 +168,6 @@ pub(crate) enum Chore {
     },
     /// Remove files that an opening of this life superseded.
     Remove(Vec<String>),
-    /// See whether the floor can rise.
-    Reclaim,
 }
 
 impl Core {

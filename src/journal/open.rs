@@ -1,6 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
-use std::collections::VecDeque;
+use crossbeam::queue::SegQueue;
 use std::time::Instant;
 
 use super::commit::Writer;
@@ -52,6 +52,7 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         let text = "there is a journal here already; open it instead";
         return Err(Error::at(ErrorKind::Invalid, fs.display(""), text));
     }
+    let created = !exists;
     let first = if exists {
         None
     } else {
@@ -68,7 +69,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
     shared.report.total = started.elapsed();
-    shared.fill_reserve();
+    if created {
+        shared.fill_reserve();
+    }
     let shared = Arc::new(shared);
     if let Err(error) = background::start(&shared) {
         shared.shut()?;
@@ -94,7 +97,7 @@ fn build(
         segment_bytes: config.segment_bytes,
         mark_room,
         ahead: config.segments_ahead,
-        carry_len: carry_file_len(2 * config.in_flight_bytes),
+        carry_len: carry_file_len(tail_max(&config, 0)),
     };
     let threaded = config.background == Background::Threads;
     let completions = if threaded {
@@ -122,9 +125,9 @@ fn build(
         floor,
     );
     writer.discard = recovered.discard;
-    let mut chores = VecDeque::new();
+    let chores = SegQueue::new();
     for missing in recovered.missing_indexes {
-        chores.push_back(Chore::Rebuilt {
+        chores.push(Chore::Rebuilt {
             segment: missing.segment,
             bytes: missing.bytes,
         });
@@ -145,27 +148,30 @@ fn build(
         unsynced_since: None,
         marked: true,
         mark_synced: true,
+        syncing: None,
     };
     let shared = Shared {
         uuid: Uuid(recovered.uuid),
         report: recovered.report,
         counters: Counters::default(),
-        core: Mutex::new(core),
+        core: Mutex::new(core).into(),
         cache: BlockCache::new(config.index_cache_bytes),
         align_shift: align_shift(&config),
         mark_room,
-        writer: Mutex::new(writer),
-        queue: Queue::new(completions.clone(), Arc::clone(&committer)),
+        writer: Mutex::new(writer).into(),
+        queue: Queue::new(completions.clone(), Arc::clone(&committer)).into(),
         pool: Pool::new(Arc::clone(fs), sizes, found),
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         committer,
         preparer: Arc::new(Signal::new()),
-        chores: Mutex::new(chores),
+        chores,
+        reclaim_due: AtomicBool::new(false),
         activity: Mutex::new(activity),
         asleep: AtomicBool::new(false),
         sync_wanted: AtomicBool::new(false),
         stopping: AtomicBool::new(false),
+        shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
         threads: Mutex::new(Vec::new()),
@@ -176,6 +182,12 @@ fn build(
         shared.go_on_in(first);
     }
     Ok(shared)
+}
+
+/// Bytes that a crash may leave to be carried, once an entry of `charge` bytes was taken in: the last synced group and one in flight,
+/// each up to the bound and one item above it.
+pub(super) fn tail_max(config: &Config, charge: u64) -> u64 {
+    2 * (config.in_flight_bytes + charge.max(config.in_flight_bytes))
 }
 
 /// What earlier lives prepared and did not use.
@@ -236,6 +248,8 @@ impl Shared {
         self.activate(&mut writer, id, &first.file, first.opening);
         writer.pred = None;
         writer.opened = true;
+        // Recovery took the segment for an unproven one, which the next opening would supersede; it is synced.
+        writer.discard.clear();
         if let Some(active) = writer.active.as_mut() {
             active.pristine = false;
             active.durable = Some(end);
@@ -245,8 +259,7 @@ impl Shared {
         }
     }
 
-    /// The reserve stands before anything is acknowledged, so that a full disk is met by an append and not by a vote. A disk that
-    /// is full already is no reason not to open.
+    /// A new journal stands with its reserve. Later lives replace what they used of it in the background, and appends wait for that.
     fn fill_reserve(&self) {
         loop {
             match self.pool.step() {

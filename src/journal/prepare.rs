@@ -129,7 +129,7 @@ impl Pool {
     pub(crate) fn claim(&self, need: Need) -> bool {
         let mut state = self.state.lock();
         let spoken = match need {
-            Need::Usual => state.free() > RESERVE_FILES,
+            Need::Usual => state.free() > RESERVE_FILES && state.carry_is_ready(),
             Need::Reserve => state.free() > 0,
             Need::Large(len) => {
                 let at = state.large.iter().position(|file| file.len >= len);
@@ -174,7 +174,7 @@ impl Pool {
         let _maker = self.maker.lock();
         let (want_carry, want_spare, want_name) = {
             let state = self.state.lock();
-            let carry = state.carry.as_ref().is_none_or(|c| c.len < state.carry_len);
+            let carry = !state.carry_is_ready();
             let spare = state.free() < self.ahead + RESERVE_FILES;
             (
                 carry.then_some(state.carry_len),
@@ -243,8 +243,11 @@ impl Pool {
         let len = carry_file_len(bytes);
         let _maker = self.maker.lock();
         let mut state = self.state.lock();
-        let carry = state.carry.take_if(|carry| carry.len >= len);
-        let usual = if carry.is_none() && len <= self.segment_bytes {
+        let usual_fits = len <= self.segment_bytes && !state.spares.is_empty();
+        let carry = state
+            .carry
+            .take_if(|c| c.len >= len && !(usual_fits && self.segment_bytes < c.len));
+        let usual = if carry.is_none() && usual_fits {
             state.spares.pop_front()
         } else {
             None
@@ -367,6 +370,11 @@ impl State {
     /// Files that nobody has spoken for.
     fn free(&self) -> usize {
         (self.spares.len() + usize::from(self.named.is_some())).saturating_sub(self.claimed)
+    }
+
+    /// A file stands ready for whatever a crash may leave to be carried.
+    fn carry_is_ready(&self) -> bool {
+        self.carry.as_ref().is_some_and(|c| c.len >= self.carry_len)
     }
 
     fn number(&mut self, extension: &str) -> String {

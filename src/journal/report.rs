@@ -109,8 +109,6 @@ pub enum FindingKind {
     Unreadable,
     /// A file that the journal needs is not there.
     Missing,
-    /// Nothing is lost, and a person should know.
-    Warning,
 }
 
 impl fmt::Display for FindingKind {
@@ -120,7 +118,6 @@ impl fmt::Display for FindingKind {
             FindingKind::Torn => "torn",
             FindingKind::Unreadable => "unreadable",
             FindingKind::Missing => "missing",
-            FindingKind::Warning => "warning",
         })
     }
 }
@@ -175,7 +172,7 @@ impl Finding {
     pub fn is_damage(&self) -> bool {
         match self.kind {
             FindingKind::Damaged | FindingKind::Unreadable | FindingKind::Missing => true,
-            FindingKind::Torn | FindingKind::Warning => false,
+            FindingKind::Torn => false,
         }
     }
 }

@@ -11,6 +11,8 @@
 //! the line moving. Something larger than the bound goes when nothing else is held. And when the disk owes nothing (all
 //! that is held is permits, which a task may keep as long as it likes, perhaps while its own thread stands in this line)
 //! the first blocked thread is let through over the bound: room that only other callers can give back never blocks a thread.
+//! So what is in flight stays below the bound and one item more (the larger of the bound and the largest item), control
+//! writes apart.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;

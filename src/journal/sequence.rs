@@ -87,6 +87,9 @@ impl<'a> Shadow<'a> {
     }
 
     fn term_at(&self, index: u64) -> Option<Term> {
+        if index >= self.end {
+            return None;
+        }
         if index >= self.cut {
             let after = self.added.partition_point(|run| run.first <= index);
             return after.checked_sub(1).map(|at| self.added[at].term);

@@ -184,6 +184,7 @@ pub(crate) fn scan(
         }
         at = scan_chunk(chunk, at, &mut identity, until, &mut seen);
     }
+    seen.end = seen.end.min(range.end.max(range.start));
     Ok(seen)
 }
 

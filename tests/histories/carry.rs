@@ -5,8 +5,8 @@ use everlog::fs::{Fs, SimFs};
 use everlog::{Verdict, WriteBatch};
 
 use super::support::{
-    A, B, batches_of, create, disk, each_outcome, entry, keep_all, keep_synced, last_segment, lose, one_log, open,
-    payloads, segments, try_open, usage,
+    A, B, batches_of, create, disk, each_outcome, entry, keep_all, keep_synced, last_segment, lose, one_log,
+    open, payloads, segments, try_open, usage,
 };
 use everlog::fs::Atom;
 
@@ -31,7 +31,11 @@ fn check(disk: &SimFs, story: &str, at_most: u64) {
     let journal = open(disk, story);
     let log = journal.log(A).unwrap();
     let found = payloads(&log);
-    assert!((ACKED..=at_most).contains(&(found.len() as u64)), "{story}: {} entries", found.len());
+    assert!(
+        (ACKED..=at_most).contains(&(found.len() as u64)),
+        "{story}: {} entries",
+        found.len()
+    );
     for (i, payload) in (0..).zip(&found) {
         let len = if i < ACKED { 100 } else { 1200 };
         assert_eq!(*payload, entry(i, len), "{story}: entry {i}");
@@ -67,7 +71,11 @@ fn a_carry_interrupted_in_two_lives_running_loses_nothing() {
         for seed in 0..6 {
             let second = first.crash(0);
             interrupted_open(&second, stop);
-            let second = if seed == 0 { second.kill() } else { second.crash(seed) };
+            let second = if seed == 0 {
+                second.kill()
+            } else {
+                second.crash(seed)
+            };
             for stop_again in (seed % 3..=calls).step_by(3) {
                 let third = second.crash(u64::MAX - seed);
                 interrupted_open(&third, stop_again);
@@ -118,7 +126,11 @@ fn an_unsynced_opening_proves_nothing_to_the_next_life() {
         let story = format!("stop {stop}");
         let journal = open(&disk, &story); // life 4
         for seed in 0..12 {
-            check(&disk.crash(seed), &format!("{story}, after open, seed {seed}"), ACKED + 1);
+            check(
+                &disk.crash(seed),
+                &format!("{story}, after open, seed {seed}"),
+                ACKED + 1,
+            );
         }
         let found = journal.log(A).unwrap().bounds().unwrap().end;
         journal.log(B).map(drop).unwrap_err();
@@ -196,7 +208,10 @@ fn a_tail_carried_a_thousand_times_does_not_grow_the_directory() {
             if life == 20 {
                 high = now;
             }
-            assert!(life <= 20 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2), "life {life}, keep {keep}: {now:?} after {high:?}");
+            assert!(
+                life <= 20 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2),
+                "life {life}, keep {keep}: {now:?} after {high:?}"
+            );
         }
         check(&disk, "in the end", ACKED + 1);
     }
@@ -230,11 +245,17 @@ fn marks_alone_are_never_carried() {
     drop(log);
     let killed = keep_all(&disk);
     let again = open(&killed, "killed behind a mark");
-    assert_eq!((again.report().carried_batches, again.report().verdict), (0, Verdict::Unclean));
+    assert_eq!(
+        (again.report().carried_batches, again.report().verdict),
+        (0, Verdict::Unclean)
+    );
     drop(again);
     journal.close().unwrap();
     let again = open(&keep_synced(&disk), "closed");
-    assert_eq!((again.report().carried_batches, again.report().verdict), (0, Verdict::Clean));
+    assert_eq!(
+        (again.report().carried_batches, again.report().verdict),
+        (0, Verdict::Clean)
+    );
 }
 
 /// Rule 22: the closing mark stands in a block of its own, so no single block holds a batch and its only witness.
@@ -250,7 +271,10 @@ fn a_closing_mark_has_its_own_block() {
         let (mark, rest) = batches.split_last().unwrap();
         let data = rest.iter().rev().find(|batch| batch.frames > 0).unwrap();
         assert!(mark.is_mark() && mark.offset % 4096 == 0, "len {len}: {mark:?}");
-        assert!(data.end().div_ceil(4096) * 4096 <= mark.offset, "len {len}: {data:?} {mark:?}");
+        assert!(
+            data.end().div_ceil(4096) * 4096 <= mark.offset,
+            "len {len}: {data:?} {mark:?}"
+        );
         assert!(mark.durable_through >= data.sequence, "len {len}");
     }
 }
@@ -316,18 +340,28 @@ fn a_torn_tail_is_cut_and_reported_once() {
     let path = last_segment(&disk);
     let before = batches_of(&disk, &path).last().unwrap().end();
     log.append_relaxed(entry(1, 1500)).unwrap();
-    let torn = lose(&disk, &|choice| matches!(choice.atom, Atom::Sector { sector, .. } if sector * 512 > before + 600));
+    let torn = lose(
+        &disk,
+        &|choice| matches!(choice.atom, Atom::Sector { sector, .. } if sector * 512 > before + 600),
+    );
     let again = open(&torn, "torn");
     assert_eq!(again.report().verdict, Verdict::Torn);
     let cut = &again.report().cut;
-    assert!(cut.len() == 1 && cut[0].offset == before && cut[0].batches == 1, "{cut:?}");
+    assert!(
+        cut.len() == 1 && cut[0].offset == before && cut[0].batches == 1,
+        "{cut:?}"
+    );
     let again_log = again.log(A).unwrap();
     assert_eq!(payloads(&again_log), [entry(0, 100)]);
     again_log.append(b"other").unwrap();
     drop((again_log, again));
     for seed in 0..20 {
         let last = open(&torn.crash(seed), "after the cut");
-        assert_eq!(payloads(&last.log(A).unwrap()), [entry(0, 100), b"other".to_vec()], "seed {seed}");
+        assert_eq!(
+            payloads(&last.log(A).unwrap()),
+            [entry(0, 100), b"other".to_vec()],
+            "seed {seed}"
+        );
     }
     drop((log, journal));
 }
@@ -337,9 +371,16 @@ fn a_torn_tail_is_cut_and_reported_once() {
 fn a_batch_over_several_logs_is_atomic() {
     let disk = disk(12);
     let journal = create(&disk);
-    let (a, b) = (journal.create_log(A, 0).unwrap(), journal.create_log(B, 0).unwrap());
+    let (a, b) = (
+        journal.create_log(A, 0).unwrap(),
+        journal.create_log(B, 0).unwrap(),
+    );
     let mut batch = WriteBatch::new();
-    batch.append(A, entry(0, 700)).append(B, entry(0, 700)).set(A, 0, [1; 100]).set(B, 0, [1; 100]);
+    batch
+        .append(A, entry(0, 700))
+        .append(B, entry(0, 700))
+        .set(A, 0, [1; 100])
+        .set(B, 0, [1; 100]);
     drop(journal.submit_relaxed(batch).unwrap());
     journal.work().map(drop).unwrap_or(());
     let disk_before_sync = disk;
@@ -349,7 +390,10 @@ fn a_batch_over_several_logs_is_atomic() {
             let log = again.log(key).unwrap();
             (log.bounds().unwrap().end, log.cell(0).unwrap().is_some())
         });
-        assert!(state == [(1, true); 2] || state == [(0, false); 2], "{outcome}: {state:?}");
+        assert!(
+            state == [(1, true); 2] || state == [(0, false); 2],
+            "{outcome}: {state:?}"
+        );
     });
     assert!(all);
     drop((a, b, journal));

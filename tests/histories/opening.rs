@@ -4,7 +4,8 @@ use everlog::fs::{Fs, SimFs};
 use everlog::{ErrorKind, Verdict};
 
 use super::support::{
-    A, batches_of, disk, entry, keep_all, last_segment, one_log, open, payloads, rewrite_opening, segments, try_open,
+    A, batches_of, disk, entry, keep_all, last_segment, one_log, open, payloads, rewrite_opening, segments,
+    try_open,
 };
 
 /// A disk with segments full of acknowledged entries; the last one holds some batches, none of them behind a mark.
@@ -54,7 +55,10 @@ fn a_rotten_bit_in_one_copy_of_the_newest_opening_is_read_by_the_other() {
         let again = everlog::Journal::open_on(super::support::dynamic(&rotten), config.clone());
         let again = again.unwrap_or_else(|e| panic!("byte {at}: {e}"));
         assert_eq!(again.log(A).unwrap().bounds().unwrap(), 0..1000, "byte {at}");
-        assert!(!again.report().warnings.is_empty(), "byte {at}: the bad copy is told");
+        assert!(
+            !again.report().warnings.is_empty(),
+            "byte {at}: the bad copy is told"
+        );
     }
 }
 
@@ -86,7 +90,11 @@ fn both_copies_rotten_without_a_witness_is_void() {
     let path = last_segment(&disk);
     let rotten = keep_all(&disk);
     drop((log, journal));
-    assert!(batches_of(&rotten, &path).iter().all(|batch| batch.durable_through == 0));
+    assert!(
+        batches_of(&rotten, &path)
+            .iter()
+            .all(|batch| batch.durable_through == 0)
+    );
     rotten.corrupt(&path, 0..8192, 7).unwrap();
     let again = open(&rotten, "void");
     // What is lost here is on the list of what cannot be decided: the last batch with all its witnesses.
@@ -108,7 +116,11 @@ fn segments_without_any_opening_are_damaged_and_none_is_not_found() {
         bare.remove(&path).unwrap();
     }
     refused(&bare, ErrorKind::NotFound, "no segment");
-    refused(&SimFs::new(0, everlog::fs::Profile::PosixWeak), ErrorKind::NotFound, "an empty disk");
+    refused(
+        &SimFs::new(0, everlog::fs::Profile::PosixWeak),
+        ErrorKind::NotFound,
+        "an empty disk",
+    );
 }
 
 /// Rule 2: "A verifying opening of another id or journal is neither: refused, never deleted." A segment of another journal,
@@ -141,7 +153,9 @@ fn a_renamed_or_duplicated_segment_is_refused_and_never_deleted() {
         refused(&moved, ErrorKind::Invalid, &format!("{path} moved"));
         let copied = keep_all(&disk);
         copied.create("journal/0000000000000fff.seg").unwrap();
-        copied.write_raw("journal/0000000000000fff.seg", 0, &disk.read_raw(&path).unwrap()).unwrap();
+        copied
+            .write_raw("journal/0000000000000fff.seg", 0, &disk.read_raw(&path).unwrap())
+            .unwrap();
         refused(&copied, ErrorKind::Invalid, &format!("{path} copied"));
     }
 }
@@ -156,11 +170,20 @@ fn a_newer_format_is_unsupported_and_untouched() {
         refused(&newer, ErrorKind::Unsupported, &format!("{path} of version 2"));
         let featured = keep_all(&disk);
         rewrite_opening(&featured, &path, &|opening| opening[23] = 0x80);
-        refused(&featured, ErrorKind::Unsupported, &format!("{path} with an unknown feature"));
+        refused(
+            &featured,
+            ErrorKind::Unsupported,
+            &format!("{path} with an unknown feature"),
+        );
         // One copy of a newer version is enough: it cannot come from rot, since its checksum holds.
         let half = keep_all(&newer);
-        half.write_raw(&path, 0, &disk.read_raw(&path).unwrap()[..4096]).unwrap();
-        refused(&half, ErrorKind::Unsupported, &format!("{path} with one copy of version 2"));
+        half.write_raw(&path, 0, &disk.read_raw(&path).unwrap()[..4096])
+            .unwrap();
+        refused(
+            &half,
+            ErrorKind::Unsupported,
+            &format!("{path} with one copy of version 2"),
+        );
     }
 }
 
@@ -198,7 +221,10 @@ fn a_missing_segment_is_damage() {
 fn a_shortened_segment_is_damaged() {
     let (disk, _) = unclosed(11);
     for path in segments(&disk) {
-        for batch in batches_of(&disk, &path).iter().filter(|batch| batch.sequence % 2 == 0) {
+        for batch in batches_of(&disk, &path)
+            .iter()
+            .filter(|batch| batch.sequence % 2 == 0)
+        {
             let short = keep_all(&disk);
             let file = short.open(&path, everlog::fs::Access::Write).unwrap();
             file.set_len(batch.offset + 10).unwrap();
@@ -222,7 +248,10 @@ fn a_file_named_like_the_last_id_is_refused_or_passed_over() {
         odd.create(&name).unwrap();
         odd.write_raw(&name, 0, &[0xaa; 16384]).unwrap();
         match try_open(&odd) {
-            Err(error) => assert!(matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Damaged), "{id}: {error}"),
+            Err(error) => assert!(
+                matches!(error.kind(), ErrorKind::Invalid | ErrorKind::Damaged),
+                "{id}: {error}"
+            ),
             Ok(journal) => {
                 let log = journal.log(A).unwrap();
                 for i in count..count + 60 {

@@ -32,7 +32,11 @@ struct RecordedFile {
 
 impl Recorder {
     pub fn new(inner: Arc<dyn Fs>) -> Recorder {
-        Recorder { inner, events: Arc::default(), names: Arc::default() }
+        Recorder {
+            inner,
+            events: Arc::default(),
+            names: Arc::default(),
+        }
     }
 
     pub fn events(&self) -> Vec<Event> {
@@ -52,7 +56,11 @@ impl Recorder {
             name
         });
         drop(names);
-        Arc::new(RecordedFile { inner, recorder: self.clone(), name })
+        Arc::new(RecordedFile {
+            inner,
+            recorder: self.clone(),
+            name,
+        })
     }
 }
 
@@ -126,7 +134,11 @@ impl File for RecordedFile {
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         let taken = self.inner.write_at(buffer, offset)?;
         let path = self.name.lock().unwrap().clone();
-        self.recorder.told(Event::Write { path, offset, len: taken as u64 });
+        self.recorder.told(Event::Write {
+            path,
+            offset,
+            len: taken as u64,
+        });
         Ok(taken)
     }
 

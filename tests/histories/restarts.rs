@@ -39,7 +39,14 @@ fn restart(disk: &SimFs, end: End, life: u64) -> SimFs {
 /// Table: "1,000 crash-restarts without writes - no growth of the directory" (rule 15); for each way to end.
 #[test]
 fn a_thousand_restarts_without_writes_do_not_grow_the_directory() {
-    for end in [End::Close, End::Drop, End::Kill, End::PowerCut, End::PowerCutKeepingAll, End::KillAfterWork] {
+    for end in [
+        End::Close,
+        End::Drop,
+        End::Kill,
+        End::PowerCut,
+        End::PowerCutKeepingAll,
+        End::KillAfterWork,
+    ] {
         let mut disk = disk(1);
         let (journal, log) = one_log(&disk);
         for i in 0..40 {
@@ -54,7 +61,10 @@ fn a_thousand_restarts_without_writes_do_not_grow_the_directory() {
             if life == 10 {
                 high = now;
             }
-            assert!(life <= 10 || (now.0 <= high.0 && now.1 <= high.1), "{end:?}, life {life}: {now:?} after {high:?}");
+            assert!(
+                life <= 10 || (now.0 <= high.0 && now.1 <= high.1),
+                "{end:?}, life {life}: {now:?} after {high:?}"
+            );
         }
         assert_eq!(payloads(&open(&disk, "in the end").log(A).unwrap()).len(), 40);
     }
@@ -63,7 +73,13 @@ fn a_thousand_restarts_without_writes_do_not_grow_the_directory() {
 /// The same with an unproven tail, killed and cut in turn.
 #[test]
 fn restarts_with_an_unproven_tail_do_not_grow_the_directory() {
-    for end in [End::Kill, End::PowerCut, End::PowerCutKeepingAll, End::KillAfterWork, End::Drop] {
+    for end in [
+        End::Kill,
+        End::PowerCut,
+        End::PowerCutKeepingAll,
+        End::KillAfterWork,
+        End::Drop,
+    ] {
         let mut disk = disk(2);
         let (journal, log) = one_log(&disk);
         for i in 0..40 {
@@ -100,12 +116,23 @@ fn a_life_without_writes_deletes_nothing() {
     drop(log);
     journal.close().unwrap();
     let closed = keep_all(&disk);
-    let at_close: Vec<String> = closed.files().into_keys().filter(|path| path.ends_with(".seg")).collect();
+    let at_close: Vec<String> = closed
+        .files()
+        .into_keys()
+        .filter(|path| path.ends_with(".seg"))
+        .collect();
     let again = open(&closed, "no writes");
     again.work().unwrap();
     again.close().unwrap();
-    let written = |path: &&String| closed.read_raw(path).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0));
-    for path in at_close.iter().filter(|path| disk.read_raw(path).unwrap().iter().any(|byte| *byte != 0)) {
+    let written = |path: &&String| {
+        closed
+            .read_raw(path)
+            .is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0))
+    };
+    for path in at_close
+        .iter()
+        .filter(|path| disk.read_raw(path).unwrap().iter().any(|byte| *byte != 0))
+    {
         assert!(written(&path), "{path} is gone");
     }
     assert!(!before.is_empty());
@@ -132,6 +159,9 @@ fn restarts_with_one_write_and_a_purge_do_not_grow_the_directory() {
         if life == 30 {
             high = now;
         }
-        assert!(life <= 30 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2), "life {life}: {now:?} after {high:?}");
+        assert!(
+            life <= 30 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2),
+            "life {life}: {now:?} after {high:?}"
+        );
     }
 }

@@ -35,7 +35,10 @@ fn mixed_writes(journal: &Journal, log: &Log, count: u64) {
             4 => drop(log.submit(entry(i, 1500)).unwrap()),
             5 => {
                 let mut batch = WriteBatch::new();
-                batch.append(A, entry(i, 500)).append(A, entry(i, 400)).set(A, 1, [1; 40]);
+                batch
+                    .append(A, entry(i, 500))
+                    .append(A, entry(i, 400))
+                    .set(A, 1, [1; 40]);
                 drop(journal.submit_relaxed(batch).unwrap());
             }
             _ => drop(journal.work().unwrap()),
@@ -58,9 +61,14 @@ fn check_order(disk: &everlog::fs::SimFs, events: &[Event]) {
             Event::Write { path, offset, len } => {
                 let Some(id) = ids(path) else { continue };
                 let (pred, end) = predecessors[&id];
-                let pending = unsynced.get(&pred).is_some_and(|w| w.iter().any(|(at, _)| *at < end));
+                let pending = unsynced
+                    .get(&pred)
+                    .is_some_and(|w| w.iter().any(|(at, _)| *at < end));
                 let done = synced.get(&pred).copied().unwrap_or(8192);
-                assert!(pred == 0 || (!pending && done >= end), "{path} written at {offset}: {pred} is synced to {done} of {end}");
+                assert!(
+                    pred == 0 || (!pending && done >= end),
+                    "{path} written at {offset}: {pred} is synced to {done} of {end}"
+                );
                 checked += usize::from(pred != 0);
                 unsynced.entry(id).or_default().push((*offset, offset + len));
             }
@@ -89,7 +97,11 @@ fn a_power_cut_at_any_call_around_a_rotation_loses_nothing_acknowledged() {
         for i in 0..24 {
             issued = i + 1;
             let durable = i % 3 == 2;
-            let done = if durable { log.append(entry(i, 700)) } else { log.append_relaxed(entry(i, 700)) };
+            let done = if durable {
+                log.append(entry(i, 700))
+            } else {
+                log.append_relaxed(entry(i, 700))
+            };
             if done.is_err() {
                 break;
             }
@@ -100,7 +112,11 @@ fn a_power_cut_at_any_call_around_a_rotation_loses_nothing_acknowledged() {
             let story = format!("stop after {stop}, {outcome}");
             let journal = open(&after, &story);
             let found = payloads(&journal.log(A).unwrap());
-            assert!((acked..=issued).contains(&(found.len() as u64)), "{story}: {acked} {} {issued}", found.len());
+            assert!(
+                (acked..=issued).contains(&(found.len() as u64)),
+                "{story}: {acked} {} {issued}",
+                found.len()
+            );
             for (i, payload) in (0..).zip(&found) {
                 assert_eq!(*payload, entry(i, 700), "{story}");
             }
@@ -128,7 +144,10 @@ fn an_opening_lost_with_its_first_batch_kept_is_void() {
     let journal_after = open(&after, "opening lost");
     assert_eq!(payloads(&journal_after.log(A).unwrap()).len() as u64, acked - 1);
     let cut = &journal_after.report().cut;
-    assert!(cut.len() == 1 && cut[0].path.ends_with(&second), "reported: {cut:?}");
+    assert!(
+        cut.len() == 1 && cut[0].path.ends_with(&second),
+        "reported: {cut:?}"
+    );
     drop((log, journal));
 }
 
@@ -145,7 +164,11 @@ fn any_subset_of_an_unsynced_unit_is_a_legal_crash() {
     let all = each_outcome(&disk, 1 << 12, 0, &mut |after, outcome| {
         let journal = open(&after, outcome);
         let found = payloads(&journal.log(A).unwrap());
-        assert!(found.len() as u64 >= count - 1, "{outcome}: {} of {count}", found.len());
+        assert!(
+            found.len() as u64 >= count - 1,
+            "{outcome}: {} of {count}",
+            found.len()
+        );
         journal.log(A).unwrap().append(b"goes on").unwrap();
     });
     assert!(all, "every outcome is visited");
@@ -171,7 +194,10 @@ fn rotation_keeps_what_other_logs_were_told() {
         let again = open(&after, &format!("seed {seed}"));
         for (key, acked) in [(A, acked[0]), (B, acked[1])] {
             let end = again.log(key).unwrap().bounds().unwrap().end;
-            assert!(end >= acked, "seed {seed}: log {key} ends at {end}, {acked} were acknowledged");
+            assert!(
+                end >= acked,
+                "seed {seed}: log {key} ends at {end}, {acked} were acknowledged"
+            );
         }
     }
 }

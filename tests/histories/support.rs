@@ -11,7 +11,10 @@ pub const B: LogKey = LogKey(2);
 
 /// The smallest segments, no threads.
 pub fn small() -> Config {
-    Config::new().segment_bytes(16 << 10).in_flight_bytes(4 << 10).background(Background::Caller)
+    Config::new()
+        .segment_bytes(16 << 10)
+        .in_flight_bytes(4 << 10)
+        .background(Background::Caller)
 }
 
 pub fn blocks() -> Config {
@@ -49,7 +52,9 @@ pub fn one_log(disk: &SimFs) -> (Journal, Log) {
 /// All payloads of a log, verified.
 pub fn payloads(log: &Log) -> Vec<Vec<u8>> {
     let range = log.bounds().unwrap();
-    log.read(range).map(|entry| entry.unwrap().payload.to_vec()).collect()
+    log.read(range)
+        .map(|entry| entry.unwrap().payload.to_vec())
+        .collect()
 }
 
 /// An entry that says which one it is, of `len` bytes.
@@ -94,7 +99,9 @@ pub fn lose(disk: &SimFs, lost: &dyn Fn(&Choice<'_>) -> bool) -> SimFs {
 /// Paths of the segment files that were ever written, ascending.
 pub fn segments(disk: &SimFs) -> Vec<String> {
     let files = disk.files().into_keys().filter(|path| path.ends_with(".seg"));
-    files.filter(|path| disk.read_raw(path).unwrap().iter().any(|byte| *byte != 0)).collect()
+    files
+        .filter(|path| disk.read_raw(path).unwrap().iter().any(|byte| *byte != 0))
+        .collect()
 }
 
 pub fn last_segment(disk: &SimFs) -> String {

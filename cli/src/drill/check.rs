@@ -13,6 +13,7 @@
 //! An entry that was issued, not acknowledged, and is not there either is no violation, and must not come back later.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use everlog::inspect::Finding;
 use everlog::{ErrorKind, Log};
@@ -128,22 +129,9 @@ impl Model {
         let writers = self.writers.len() as u64;
         let model = &mut self.logs[usize::try_from(key).unwrap_or(usize::MAX)];
         let bounds = log.bounds()?;
-        if bounds.start != model.first {
-            let what = format!(
-                "log {key} begins at index {}, not at {}",
-                bounds.start, model.first
-            );
-            bad.push(Violation::new(Kind::Lost, what));
-            return Ok(());
-        }
         let known = model.end();
-        if bounds.end < known {
-            tally.lost += known - bounds.end;
-            let what = format!(
-                "log {key} ends at index {}; up to {known} it was there",
-                bounds.end
-            );
-            bad.push(Violation::new(Kind::Lost, what));
+        if !model.is_within(key, &bounds, tally, bad) {
+            return Ok(());
         }
         let mut next = if whole {
             bounds.start
@@ -154,37 +142,33 @@ impl Model {
         while next < bounds.end {
             let payload = match read.next() {
                 Some(Ok(entry)) if entry.id.index == next => Some(entry.payload),
-                Some(Err(e)) if e.kind() != ErrorKind::Damaged => return Err(e),
-                Some(Err(e)) => {
+                Some(Err(e)) if e.kind() == ErrorKind::Damaged => {
+                    tally.lost += 1;
                     bad.push(Violation::new(
                         Kind::Lost,
                         format!("log {key} at index {next}: {e}"),
                     ));
-                    tally.lost += 1;
                     read = log.read(next + 1..bounds.end);
                     None
                 }
-                Some(Ok(entry)) => {
-                    let what = format!("log {key}: reading index {next} gave index {}", entry.id.index);
+                Some(Err(e)) => return Err(e),
+                other => {
+                    let gave = other
+                        .and_then(Result::ok)
+                        .map_or("nothing".into(), |entry| entry.id.to_string());
+                    let what = format!("log {key}: reading index {next} of {bounds:?} gave {gave}");
                     bad.push(Violation::new(Kind::Changed, what));
                     return Ok(());
                 }
-                None => {
-                    tally.lost += bounds.end - next;
-                    let what = format!(
-                        "log {key}: nothing is read from index {next} on, below the end {}",
-                        bounds.end
-                    );
-                    bad.push(Violation::new(Kind::Lost, what));
-                    return Ok(());
-                }
             };
-            let place = Place {
-                key,
-                index: next,
-                writers,
-            };
-            model.at(place, payload.as_deref(), entries, tally, bad);
+            let index = next;
+            model.at(
+                Place { key, index, writers },
+                payload.as_deref(),
+                entries,
+                tally,
+                bad,
+            );
             next += 1;
         }
         model.close(key, bounds.end, tally, bad);
@@ -271,6 +255,27 @@ impl LogModel {
     /// Behind the last index that was found.
     fn end(&self) -> u64 {
         self.first + self.found.len() as u64
+    }
+
+    /// Whether `bounds` hold everything that was found before; false if there is no sense in reading on.
+    fn is_within(&self, key: u64, bounds: &Range<u64>, tally: &mut Tally, bad: &mut Vec<Violation>) -> bool {
+        let known = self.end();
+        if bounds.end < known {
+            tally.lost += known - bounds.end;
+            let what = format!(
+                "log {key} ends at index {}; up to {known} it was there",
+                bounds.end
+            );
+            bad.push(Violation::new(Kind::Lost, what));
+        }
+        if bounds.start != self.first {
+            let what = format!(
+                "log {key} begins at index {}, not at {}",
+                bounds.start, self.first
+            );
+            bad.push(Violation::new(Kind::Lost, what));
+        }
+        bounds.start == self.first
     }
 
     /// Judges one index. `payload` is `None` where reading it was a violation already.

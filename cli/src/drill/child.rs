@@ -47,8 +47,7 @@ pub(crate) fn run(dir: &Path) -> Outcome {
         for mut writer in writers {
             scope.spawn(move || {
                 let failure = journal::refused(dir, writer.run());
-                eprintln!("everlog: {failure}");
-                process::exit(i32::from(failure.exit.code()));
+                process::exit(i32::from(failure.tell().code()));
             });
         }
     });

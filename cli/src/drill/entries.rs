@@ -9,6 +9,7 @@ use crate::exit::Failure;
 use crate::output;
 
 /// A list of payloads, kept as one piece of memory.
+#[derive(Default)]
 pub(crate) struct Entries {
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -100,15 +101,6 @@ impl Entries {
     fn push(&mut self, payload: &[u8]) {
         self.bytes.extend_from_slice(payload);
         self.ends.push(self.bytes.len());
-    }
-}
-
-impl Default for Entries {
-    fn default() -> Entries {
-        Entries {
-            bytes: Vec::new(),
-            ends: Vec::new(),
-        }
     }
 }
 

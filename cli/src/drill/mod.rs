@@ -220,10 +220,7 @@ impl Drill<'_> {
     /// Reads every byte once more, as `verify` does.
     fn verify(&self) -> Result<(), Stop> {
         let verified = inspect::verify(self.dir, config(), &mut |_| ()).map_err(|e| self.refused(e))?;
-        let damage = verified
-            .findings
-            .iter()
-            .filter(|finding| crate::findings::is_damage(finding));
+        let damage = verified.findings.iter().filter(|finding| finding.is_damage());
         let violations: Vec<Violation> = damage.map(Violation::finding).collect();
         match violations.is_empty() {
             true => Ok(()),

@@ -125,13 +125,14 @@ impl Place {
     }
 }
 
-/// The segment files of the journal in `dir`.
+/// The segment files of the journal in `dir` that were written to: a spare has a segment's name a little before its
+/// first byte.
 pub(crate) fn segments(dir: &str) -> Vec<PathBuf> {
     let names = fs::read_dir(Path::new(dir).join("journal")).unwrap();
     let paths = names.map(|name| name.unwrap().path());
-    let mut paths: Vec<PathBuf> = paths
-        .filter(|p| p.extension() == Some(OsStr::new("seg")))
-        .collect();
+    let written =
+        |path: &PathBuf| path.extension() == Some(OsStr::new("seg")) && fs::read(path).unwrap()[0] != 0;
+    let mut paths: Vec<PathBuf> = paths.filter(written).collect();
     paths.sort();
     paths
 }

@@ -114,6 +114,16 @@ impl SimFs {
         }
     }
 
+    /// What [`kill`](SimFs::kill) would leave, on a disk of its own: what was pending is still pending there. This one stays
+    /// as it is, and its process lives on, so that many outcomes of the same moment can be looked at.
+    #[must_use]
+    pub fn fork(&self) -> SimFs {
+        let mut state = self.state.lock().clone();
+        state.next_life();
+        state.forget_unreachable();
+        SimFs::from_state(state)
+    }
+
     /// After `calls` further calls that change or sync something, the power goes off: every call fails with EIO. A write
     /// that meets this moment may leave whole pages from its beginning on. [`crash`](SimFs::crash) or
     /// [`kill`](SimFs::kill) come next.

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) profile: Profile,
     /// Sector size in bytes.
@@ -435,7 +435,7 @@ impl State {
     }
 
     /// Drops files that no name, no possible crash and no handle can reach.
-    fn forget_unreachable(&mut self) {
+    pub(super) fn forget_unreachable(&mut self) {
         let entries = self
             .names
             .dirs

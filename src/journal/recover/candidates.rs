@@ -10,8 +10,9 @@ use crate::fs::{Access, File};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
 
+use super::super::Uuid;
 use super::super::report::FindingKind;
-use super::{Context, uuid_text};
+use super::Context;
 
 /// The files of a journal's directory.
 pub(super) struct Candidates {
@@ -28,6 +29,8 @@ pub(super) struct Candidate {
     pub(super) len: u64,
     /// `None` if no copy of its opening verifies, and then why.
     pub(super) segment: Option<Arc<Segment>>,
+    /// Where the other copy stands, if one verifies and the other does not.
+    pub(super) bad_copy: Option<u64>,
     pub(super) why: String,
 }
 
@@ -77,10 +80,7 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         Ok(file) => file,
         // Beside a writer, files go. Whether this one is missed turns out on the walk.
         Err(e) if e.kind() == io::ErrorKind::NotFound && context.live() => return Ok(None),
-        Err(e) => {
-            context.unreadable(Error::io(&path, "open the segment", e))?;
-            return Ok(None);
-        }
+        Err(e) => return Err(Error::io(&path, "open the segment", e)),
     };
     let len = file
         .len()
@@ -89,7 +89,7 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         read_copy(&*file, &path, len, 0),
         read_copy(&*file, &path, len, COPY_AT),
     ];
-    let (opening, why) = choose(context, id, &path, copies)?;
+    let (opening, bad_copy, why) = choose(context, id, &path, copies)?;
     let segment = opening.map(|opening| Arc::new(Segment::new(id, Arc::clone(&file), path.clone(), opening)));
     Ok(Some(Candidate {
         id,
@@ -97,6 +97,7 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         file,
         len,
         segment,
+        bad_copy,
         why,
     }))
 }
@@ -117,13 +118,13 @@ fn read_copy(file: &dyn File, path: &Path, len: u64, at: u64) -> Copy {
     Ok(Opening::decode(&bytes))
 }
 
-/// The opening that counts. One good copy is enough; what ails the other is a warning.
+/// The opening that counts, where the other copy is bad, and why. One good copy is enough.
 fn choose(
     context: &mut Context<'_>,
     id: u64,
     path: &Path,
     copies: [Copy; 2],
-) -> Result<(Option<Opening>, String)> {
+) -> Result<(Option<Opening>, Option<u64>, String)> {
     let mut good: Vec<Opening> = Vec::new();
     let mut failed = None;
     let mut bad = Vec::new();
@@ -155,23 +156,16 @@ fn choose(
         let what = "the two copies of the opening verify and differ";
         return Err(context.refusal(FindingKind::Damaged, path.to_owned(), 0..COPY_AT, what));
     }
-    let why = bad.first().map(|(_, why)| why.clone()).unwrap_or_default();
+    let (at, why) = bad
+        .pop()
+        .map_or((None, String::new()), |(at, why)| (Some(at), why));
     match (good.pop(), failed) {
-        (Some(opening), _) => {
-            for (at, why) in bad {
-                context.warn(
-                    path.to_owned(),
-                    at,
-                    format!("one of the two copies of the opening is bad: {why}"),
-                );
-            }
-            Ok((Some(opening), why))
-        }
+        (Some(opening), _) => Ok((Some(opening), at, why)),
         (None, Some(failed)) => {
             context.unreadable(failed)?;
-            Ok((None, why))
+            Ok((None, None, why))
         }
-        (None, None) => Ok((None, why)),
+        (None, None) => Ok((None, None, why)),
     }
 }
 
@@ -192,9 +186,9 @@ impl Candidates {
                 let what = format!(
                     "the segment belongs to journal {}, and the newest one here, {}, to journal {}: one of them was \
                      copied here; move it away",
-                    uuid_text(&foreign.opening.uuid),
+                    Uuid(foreign.opening.uuid),
                     newest.path.display(),
-                    uuid_text(&newest.opening.uuid)
+                    Uuid(newest.opening.uuid)
                 );
                 Err(Error::at(ErrorKind::Invalid, &foreign.path, what))
             }

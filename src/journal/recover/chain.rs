@@ -203,9 +203,9 @@ impl Chain {
         if trusted.is_some() {
             let path = context.fs.display(&Segment::index_name(segment.id));
             context.warn(
-                path,
+                &path,
                 0,
-                "the index verifies and differs from its segment; it is not used".to_owned(),
+                "the index verifies and differs from its segment; it is not used",
             );
         }
         segment.seal(end, IndexBytes::Memory(bytes.clone()));

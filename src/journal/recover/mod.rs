@@ -17,14 +17,14 @@ mod replay;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bytes::Bytes;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{End, Frame, Kind};
+use crate::format::{End, Frame, Kind, OPENING_LEN};
 use crate::fs::Fs;
 use crate::segment::Segment;
 use crate::sync::Arc;
@@ -79,8 +79,8 @@ pub(crate) struct Recovered {
     pub(crate) last_time: u64,
     /// The last thing in the journal is a closing mark that covers everything.
     pub(crate) clean: bool,
-    /// There is a tail.
-    pub(crate) unproven: bool,
+    /// The last segment, proven or not.
+    pub(crate) last: Arc<Segment>,
     /// What is wrong. Of a writer: torn ends only, since all else is refused.
     pub(crate) findings: Vec<Finding>,
     pub(crate) report: OpenReport,
@@ -289,9 +289,12 @@ fn assemble(
             cut.to_string(),
         ));
     }
-    let unproven = survey.has_tail();
-    let clean =
-        survey.closed && !unproven && cut.is_empty() && !context.findings.iter().any(Finding::is_damage);
+    bad_copies(context, candidates, &chain, last, survey.durable_through != 0);
+
+    let clean = survey.closed
+        && !survey.has_tail()
+        && cut.is_empty()
+        && !context.findings.iter().any(Finding::is_damage);
     let openings = || {
         candidates
             .all
@@ -327,6 +330,7 @@ fn assemble(
     };
     Ok(Recovered {
         uuid: last.opening.uuid,
+        last: Arc::clone(last),
         discard: discard(candidates, &chain, last, proven_last, &blank),
         blank,
         logs,
@@ -347,13 +351,41 @@ fn assemble(
         incarnation_next,
         last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
         clean,
-        unproven,
         findings: std::mem::take(&mut context.findings),
         report,
         counted: chain.counted,
         chain: chain.links.into_iter().map(|link| link.segment).collect(),
         missing_indexes: chain.missing_indexes,
     })
+}
+
+/// Tells of openings of which one copy is bad: a power cut may leave that while the opening is not proven. Afterwards it
+/// is rot, which the other copy makes good; a writer goes on, a view lists it.
+fn bad_copies(
+    context: &mut Context<'_>,
+    candidates: &Candidates,
+    chain: &Chain,
+    last: &Segment,
+    proven_last: bool,
+) {
+    for candidate in candidates.all.values() {
+        let Some(at) = candidate.bad_copy else { continue };
+        let what = format!(
+            "one of the two copies of the opening is bad ({}); the other one serves",
+            candidate.why
+        );
+        context.warn(&candidate.path, at, &what);
+        let proven = proven_last || candidate.id != last.id;
+        if context.lenient() && proven && chain.links.iter().any(|link| link.segment.id == candidate.id) {
+            let place = at..at + OPENING_LEN as u64;
+            context.note(Finding::new(
+                FindingKind::Damaged,
+                candidate.path.clone(),
+                place,
+                what,
+            ));
+        }
+    }
 }
 
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
@@ -458,11 +490,9 @@ impl Context<'_> {
         }
     }
 
-    fn warn(&mut self, path: PathBuf, at: u64, what: String) {
+    /// Nothing is lost, and a person should know.
+    fn warn(&mut self, path: &Path, at: u64, what: &str) {
         self.warnings.push(format!("{} at {at}: {what}", path.display()));
-        if self.lenient() {
-            self.note(Finding::new(FindingKind::Warning, path, at..at, what));
-        }
     }
 
     fn progress(&mut self, bytes: u64) {
@@ -491,12 +521,6 @@ impl Context<'_> {
     fn live(&self) -> bool {
         self.mode == Mode::View { live: true }
     }
-}
-
-/// The uuid as people write it.
-pub(crate) fn uuid_text(uuid: &[u8; 16]) -> String {
-    let hex: String = uuid.iter().map(|byte| format!("{byte:02x}")).collect();
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
 }
 
 #[cfg(test)]
