@@ -81,7 +81,7 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
 fn build(
     fs: &Arc<dyn Fs>,
     config: Config,
-    recovered: Recovered,
+    mut recovered: Recovered,
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
@@ -90,7 +90,7 @@ fn build(
     } else {
         MARK_ROOM
     };
-    let found = preparations(fs, &recovered)?;
+    let found = preparations(fs, &mut recovered, config.segment_bytes)?;
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
@@ -191,7 +191,7 @@ pub(super) fn tail_max(config: &Config, charge: u64) -> u64 {
 }
 
 /// What earlier lives prepared and did not use.
-fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
+fn preparations(fs: &Arc<dyn Fs>, recovered: &mut Recovered, segment_bytes: u64) -> Result<Found> {
     let dir = fs.display(files::JOURNAL);
     let names = fs
         .list(files::JOURNAL)
@@ -219,6 +219,17 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
                 found.stale.push(path);
             }
             _ => {}
+        }
+    }
+    if let Some(id) = recovered.blank {
+        // Named as the next segment and never written: it is that still, or restarts without writes would pile them up.
+        let path = Segment::name(id);
+        let io = |e| Error::io(fs.display(&path), "open a prepared segment", e);
+        let file = fs.open(&path, Access::Write).map_err(io)?;
+        let len = file.len().map_err(io)?;
+        if len == segment_bytes {
+            recovered.discard.retain(|name| *name != path);
+            found.named = Some((id, Prepared { path, file, len }));
         }
     }
     Ok(found)

@@ -94,7 +94,7 @@ impl Pool {
         others.sort_by_key(|spare| spare.len);
         let carry = others.pop();
         let state = State {
-            named: None,
+            named: found.named,
             spares,
             large: Vec::new(),
             large_claimed: VecDeque::new(),
@@ -386,6 +386,8 @@ pub(crate) struct Sizes {
 /// What `open` found of an earlier life's preparations.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
+    /// Has the name of the next segment already.
+    pub(crate) named: Option<(u64, Prepared)>,
     pub(crate) spares: Vec<Prepared>,
     pub(crate) stale: Vec<String>,
     pub(crate) next_id: u64,

@@ -67,6 +67,9 @@ pub(crate) struct Recovered {
     /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
     /// opening, and not before.
     pub(crate) discard: Vec<String>,
+    /// A segment file above all others that has nothing but zeros: an earlier life prepared it as the next one and did not
+    /// use it. One of `discard`, unless this life takes it.
+    pub(crate) blank: Option<u64>,
     /// Sequence of the next opening or batch.
     pub(crate) next_sequence: u64,
     /// Id of the next segment.
@@ -272,6 +275,7 @@ fn assemble(
     }
     logs.incarnation_next = incarnation_next;
 
+    let blank = above.blank;
     let mut cut = above.cut;
     if !context.live() {
         cut.extend(survey.cut.clone());
@@ -327,6 +331,7 @@ fn assemble(
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
+        blank,
         discard: discard(candidates, &chain, last, proven_last),
         logs,
         tail,
