@@ -39,7 +39,10 @@ pub(super) fn find(context: &mut Context<'_>, candidates: &Candidates) -> Result
         match judge_unit(context, candidate)? {
             Unit::Counts(segment) => return Ok((segment, above)),
             Unit::Void { why, seen } => {
-                let highest = candidates.all.last_key_value().is_some_and(|(id, _)| *id == candidate.id);
+                let highest = candidates
+                    .all
+                    .last_key_value()
+                    .is_some_and(|(id, _)| *id == candidate.id);
                 if highest && seen.end == 0 {
                     above.blank = Some(candidate.id);
                 }
@@ -107,7 +110,12 @@ fn check_len(context: &mut Context<'_>, candidate: &Candidate, segment: &Segment
         return Ok(());
     }
     let what = format!("the file was cut short: it has {len} bytes and was written with {full}");
-    context.damage(Finding::new(FindingKind::Damaged, candidate.path.clone(), len..full, what))
+    context.damage(Finding::new(
+        FindingKind::Damaged,
+        candidate.path.clone(),
+        len..full,
+        what,
+    ))
 }
 
 /// Why the batch that the opening carries does not verify; `None` if it does, or nothing is carried.
