@@ -25,11 +25,11 @@ use super::{Context, TailFrame};
 #[derive(Default)]
 pub(super) struct Above {
     pub(super) cut: Vec<Cut>,
-    /// The highest of all files, if it is a prepared one that was never written.
-    pub(super) blank: Option<u64>,
     /// Highest sequence and time seen there.
     pub(super) sequence: u64,
     pub(super) time: u64,
+    /// Ids of files full of zeros: named ahead of need and never written.
+    pub(super) blank: Vec<u64>,
 }
 
 /// Finds the last segment and looks at everything above it.
@@ -39,15 +39,11 @@ pub(super) fn find(context: &mut Context<'_>, candidates: &Candidates) -> Result
         match judge_unit(context, candidate)? {
             Unit::Counts(segment) => return Ok((segment, above)),
             Unit::Void { why, seen } => {
-                let highest = candidates
-                    .all
-                    .last_key_value()
-                    .is_some_and(|(id, _)| *id == candidate.id);
-                if highest && seen.end == 0 {
-                    above.blank = Some(candidate.id);
-                }
                 above.sequence = above.sequence.max(seen.sequence);
                 above.time = above.time.max(seen.time);
+                if seen.end == 0 {
+                    above.blank.push(candidate.id);
+                }
                 if seen.end > 0 && !context.live() {
                     let cut = Cut {
                         path: candidate.path.clone(),

@@ -67,9 +67,8 @@ pub(crate) struct Recovered {
     /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
     /// opening, and not before.
     pub(crate) discard: Vec<String>,
-    /// A segment file above all others that has nothing but zeros: an earlier life prepared it as the next one and did not
-    /// use it. One of `discard`, unless this life takes it.
-    pub(crate) blank: Option<u64>,
+    /// Ids above the last segment whose files are full of zeros, ascending: they were named ahead of need.
+    pub(crate) blank: Vec<u64>,
     /// Sequence of the next opening or batch.
     pub(crate) next_sequence: u64,
     /// Id of the next segment.
@@ -254,7 +253,7 @@ fn assemble(
     survey: Survey,
     chain: Chain,
 ) -> Result<Recovered> {
-    let mut logs = replay(context, last, &chain)?;
+    let mut logs = replay(context, last, &survey, &chain)?;
     let tail = match context.mode {
         Mode::Writer => survey.tail(last)?,
         Mode::View { .. } => Vec::new(),
@@ -269,6 +268,8 @@ fn assemble(
 
     let proven_last = survey.durable_through != 0;
     bad_copies(context, candidates, &chain, last, proven_last);
+    let mut blank = above.blank;
+    blank.sort_unstable();
     let mut report = report(context, &survey, &chain, above.cut);
     report.logs = logs.len();
     let openings = || {
@@ -281,8 +282,8 @@ fn assemble(
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
-        blank: above.blank,
-        discard: discard(candidates, &chain, last, proven_last),
+        discard: discard(candidates, &chain, last, proven_last, &blank),
+        blank,
         logs,
         tail,
         pred: if proven_last {
@@ -306,13 +307,13 @@ fn assemble(
 }
 
 /// What the logs hold, up to where the chain ends.
-fn replay(context: &mut Context<'_>, last: &Arc<Segment>, chain: &Chain) -> Result<Logs> {
+fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain: &Chain) -> Result<Logs> {
     let mut logs = Logs::default();
     for link in &chain.links {
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest)?;
+    replay::complete(context, &logs, lowest, &survey.unproven)?;
     replay::cells(context, &mut logs)?;
     let stated = chain.incarnation_next.max(last.opening.incarnation_next);
     logs.incarnation_next = logs.incarnation_next.max(stated);
@@ -380,14 +381,21 @@ fn bad_copies(
 
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
 /// it is the tail, which this life's first segment carries before anything is removed. Files below a floor that is
-/// valid and not proven are left for a later life.
-fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, proven_last: bool) -> Vec<String> {
+/// valid and not proven are left for a later life. Files that were named ahead of need are used again.
+fn discard(
+    candidates: &Candidates,
+    chain: &Chain,
+    last: &Segment,
+    proven_last: bool,
+    blank: &[u64],
+) -> Vec<String> {
     let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
     if proven_last {
         needed.insert(last.id);
     } else {
         needed.remove(&last.id);
     }
+    needed.extend(blank);
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
     let segments = candidates
         .all
