@@ -171,6 +171,18 @@ impl Shared {
         self.preparer.wake();
     }
 
+    /// Removes what the opening that carried a tail superseded, before `open` returns: a process that is killed again and
+    /// again before it does anything else must not leave a segment each time.
+    pub(super) fn remove_superseded(&self) {
+        let chores: Vec<Chore> = std::iter::from_fn(|| self.chores.pop()).collect();
+        for chore in chores {
+            match chore {
+                Chore::Remove(_) => self.run_chore(chore),
+                later => self.chores.push(later),
+            }
+        }
+    }
+
     /// Sees in the background whether the floor can rise.
     pub(super) fn reclaim_later(&self) {
         if !self.reclaim_due.swap(true, Ordering::AcqRel) {

@@ -64,7 +64,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     let carrying = Instant::now();
     if !tail.is_empty() {
         shared.carry(&tail)?;
+        shared.remove_superseded();
     }
+    shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
     shared.report.total = started.elapsed();
     if created {
@@ -122,9 +124,8 @@ fn build(
         recovered.last_time,
         floor,
     );
-    let (pool, unfit) = Pool::new(Arc::clone(fs), sizes, found);
+    let pool = Pool::new(Arc::clone(fs), sizes, found);
     writer.discard = recovered.discard;
-    writer.discard.extend(unfit);
     let chores = SegQueue::new();
     for missing in recovered.missing_indexes {
         chores.push(Chore::Rebuilt {
@@ -201,6 +202,10 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         next_number: 1,
         ..Found::default()
     };
+    // Named for a rotation that did not come: as good as a spare, or each restart would leave one behind.
+    for id in &recovered.blank {
+        found.spares.push(prepared(fs, Segment::name(*id))?);
+    }
     for name in names {
         let Some((number, extension)) = name.split_once('.') else {
             continue;
@@ -208,20 +213,26 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         let path = format!("{}/{name}", files::JOURNAL);
         match (number.parse::<u64>(), extension) {
             (Ok(number), "spare") => {
-                found.next_number = found.next_number.max(number + 1);
-                let io = |e| Error::io(fs.display(&path), "open a spare file", e);
-                let file = fs.open(&path, Access::Write).map_err(io)?;
-                let len = file.len().map_err(io)?;
-                found.spares.push(Prepared { path, file, len });
+                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.spares.push(prepared(fs, path)?);
             }
             (Ok(number), "tmp") => {
-                found.next_number = found.next_number.max(number + 1);
+                found.next_number = found.next_number.max(number.saturating_add(1));
                 found.stale.push(path);
             }
+            // An index that was never finished.
+            (_, "tmp-idx") => found.surplus.push(path),
             _ => {}
         }
     }
     Ok(found)
+}
+
+fn prepared(fs: &Arc<dyn Fs>, path: String) -> Result<Prepared> {
+    let io = |e| Error::io(fs.display(&path), "open a file that was prepared", e);
+    let file = fs.open(&path, Access::Write).map_err(io)?;
+    let len = file.len().map_err(io)?;
+    Ok(Prepared { path, file, len })
 }
 
 impl Shared {

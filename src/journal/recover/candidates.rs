@@ -45,7 +45,11 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
         if id > ID_MAX {
             let what = "no journal has had so many segments, and this id would leave none for the next one; move the file away";
-            return Err(Error::at(ErrorKind::Invalid, context.fs.display(&Segment::name(id)), what));
+            return Err(Error::at(
+                ErrorKind::Invalid,
+                context.fs.display(&Segment::name(id)),
+                what,
+            ));
         }
         if let Some(candidate) = read_one(context, id)? {
             all.insert(id, candidate);

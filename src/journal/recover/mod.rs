@@ -67,6 +67,8 @@ pub(crate) struct Recovered {
     /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
     /// opening, and not before.
     pub(crate) discard: Vec<String>,
+    /// Ids above the last segment whose files are full of zeros, ascending: they were named ahead of need.
+    pub(crate) blank: Vec<u64>,
     /// Sequence of the next opening or batch.
     pub(crate) next_sequence: u64,
     /// Id of the next segment.
@@ -256,7 +258,7 @@ fn assemble(
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest)?;
+    replay::complete(context, &logs, lowest, &survey.unproven)?;
     replay::cells(context, &mut logs)?;
     let tail = if context.mode == Mode::Writer {
         survey.tail(last)?
@@ -273,6 +275,8 @@ fn assemble(
     logs.incarnation_next = incarnation_next;
 
     let mut cut = above.cut;
+    let mut blank = above.blank;
+    blank.sort_unstable();
     if !context.live() {
         cut.extend(survey.cut.clone());
     }
@@ -327,7 +331,8 @@ fn assemble(
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
-        discard: discard(candidates, &chain, last, proven_last),
+        discard: discard(candidates, &chain, last, proven_last, &blank),
+        blank,
         logs,
         tail,
         pred: if proven_last {
@@ -385,14 +390,21 @@ fn bad_copies(
 
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
 /// it is the tail, which this life's first segment carries before anything is removed. Files below a floor that is
-/// valid and not proven are left for a later life.
-fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, proven_last: bool) -> Vec<String> {
+/// valid and not proven are left for a later life. Files that were named ahead of need are used again.
+fn discard(
+    candidates: &Candidates,
+    chain: &Chain,
+    last: &Segment,
+    proven_last: bool,
+    blank: &[u64],
+) -> Vec<String> {
     let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
     if proven_last {
         needed.insert(last.id);
     } else {
         needed.remove(&last.id);
     }
+    needed.extend(blank);
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
     let segments = candidates
         .all

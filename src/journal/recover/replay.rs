@@ -1,10 +1,14 @@
 //! From what the segments hold to what every log holds.
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{Index, IndexOp, Kind};
+use crate::format::{Frame, Index, IndexOp, Kind};
 use crate::segment::read::{Wanted, read_payload};
+use crate::segment::walk::Batch;
 use crate::segment::{IndexBytes, Segment, Slots, index};
 use crate::sync::Arc;
 use crate::types::Term;
@@ -122,10 +126,24 @@ fn make_room(logs: &mut Logs, bad: &ReplayBad, item: &Replayed<'_>) -> bool {
     true
 }
 
-/// Entries that a restatement counted and that nothing behind it took must have been seen.
-pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) -> Result<()> {
+/// Entries that a restatement counted and that nothing behind it took must have been seen. `unproven` are the batches
+/// behind those that `logs` has: the purge that let the floor rise past the entries may be one of them.
+pub(super) fn complete(
+    context: &mut Context<'_>,
+    logs: &Logs,
+    floor: &Segment,
+    unproven: &VecDeque<Batch>,
+) -> Result<()> {
     for (key, log) in logs.iter() {
         for lost in &log.lost {
+            let mut left = lost.clone();
+            let later = unproven.iter().flat_map(|batch| &batch.frames);
+            for frame in later.filter(|frame| frame.log == key && frame.incarnation == log.incarnation) {
+                take_from(&mut left, frame);
+            }
+            if left.is_empty() {
+                continue;
+            }
             let told = |finding: &Finding| finding.log == Some(key) && finding.range.as_ref() == Some(lost);
             if context.findings.iter().any(told) {
                 continue;
@@ -139,6 +157,16 @@ pub(super) fn complete(context: &mut Context<'_>, logs: &Logs, floor: &Segment) 
         }
     }
     Ok(())
+}
+
+/// Takes out of `range` what `frame` drops of its log.
+fn take_from(range: &mut Range<u64>, frame: &Frame) {
+    match frame.kind {
+        Kind::Purge | Kind::Reset => range.start = range.start.max(frame.index),
+        Kind::Truncate => range.end = range.end.min(frame.index),
+        Kind::Delete => range.end = range.start,
+        _ => {}
+    }
 }
 
 /// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`.
