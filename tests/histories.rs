@@ -8,8 +8,12 @@ mod support;
 
 #[path = "histories/carry.rs"]
 mod carry;
+#[path = "histories/failure.rs"]
+mod failure;
 #[path = "histories/opening.rs"]
 mod opening;
+#[path = "histories/purge.rs"]
+mod purge;
 #[path = "histories/recorder.rs"]
 mod recorder;
 #[path = "histories/restarts.rs"]

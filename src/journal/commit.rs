@@ -273,7 +273,7 @@ impl Shared {
         };
         let (id, file) = self.pool.take(need)?;
         let opening = self.opening(writer, id, file.len);
-        self.preparer.wake();
+        self.backstage.preparer.wake();
         self.activate(writer, id, &file, opening);
         Ok(())
     }

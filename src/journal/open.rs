@@ -1,8 +1,8 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
-use crossbeam::queue::SegQueue;
 use std::time::Instant;
 
+use super::background::Backstage;
 use super::commit::Writer;
 use super::completions::Completions;
 use super::create::{self, First};
@@ -10,7 +10,7 @@ use super::prepare::{Found, MARK_ROOM, Pool, Prepared, Sizes, carry_file_len};
 use super::queue::Queue;
 use super::recover::{Mode, Recovered, recover};
 use super::room::Bound;
-use super::{Activity, Chore, Core, Shared, Uuid, background, files};
+use super::{Chore, Core, Shared, Uuid, background, files};
 use crate::config::{Alignment, Background, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, End};
@@ -18,8 +18,7 @@ use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::{Arc, Mutex, Signal};
+use crate::sync::{Arc, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +67,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     let carrying = Instant::now();
     if carries {
         shared.carry(&tail)?;
+        shared.remove_superseded();
     }
+    shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
     shared.report.total = started.elapsed();
     if created {
@@ -98,71 +99,39 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let mark_room = if config.alignment == Alignment::Bytes4096 {
-        4096
-    } else {
-        MARK_ROOM
-    };
-    let found = preparations(fs, &recovered)?;
+    let blocks = config.alignment == Alignment::Bytes4096;
+    let mark_room = if blocks { 4096 } else { MARK_ROOM };
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
         ahead: config.segments_ahead,
         carry_len: carry_file_len(tail_max(&config, 0)),
     };
-    let threaded = config.background == Background::Threads;
-    let completions = if threaded {
-        Completions::threaded()
-    } else {
-        Completions::inline()
+    let pool = Pool::new(Arc::clone(fs), sizes, preparations(fs, &recovered)?);
+    let completions = match config.background {
+        Background::Threads => Completions::threaded(),
+        Background::Caller => Completions::inline(),
     };
-    let committer = Arc::new(Signal::new());
-    let mut logs = recovered.logs;
-    logs.incarnation_next = logs.incarnation_next.max(recovered.incarnation_next);
-    let chain = recovered
-        .chain
-        .iter()
-        .map(|segment| (segment.id, Arc::clone(segment)))
-        .collect();
+    let rebuilt = recovered.missing_indexes;
+    let backstage = Backstage::new(rebuilt.into_iter().map(|missing| Chore::Rebuilt {
+        segment: missing.segment,
+        bytes: missing.bytes,
+    }));
     let floor = if recovered.floor_proven {
         recovered.floor
     } else {
         0
     };
-    let mut writer = Writer::new(
-        recovered.pred,
-        recovered.next_sequence,
-        recovered.last_time,
-        floor,
-    );
-    let (pool, unfit) = Pool::new(Arc::clone(fs), sizes, found);
+    let Recovered {
+        pred,
+        next_sequence,
+        last_time,
+        ..
+    } = recovered;
+    let mut writer = Writer::new(pred, next_sequence, last_time, floor);
     writer.discard = recovered.discard;
-    writer.discard.extend(unfit);
-    let chores = SegQueue::new();
-    for missing in recovered.missing_indexes {
-        chores.push(Chore::Rebuilt {
-            segment: missing.segment,
-            bytes: missing.bytes,
-        });
-    }
-    let core = Core {
-        logs,
-        serial: 0,
-        closed: None,
-        shut: false,
-        unwritten: 0,
-        room: 0,
-        floor: recovered.floor,
-        chain,
-    };
-    let now = Instant::now();
-    let activity = Activity {
-        last: now,
-        unsynced_since: None,
-        marked: true,
-        mark_synced: true,
-        syncing: None,
-    };
+    let mut core = Core::new(recovered.logs, recovered.floor, &recovered.chain);
+    core.logs.incarnation_next = core.logs.incarnation_next.max(recovered.incarnation_next);
     let shared = Shared {
         uuid: Uuid(recovered.uuid),
         report: recovered.report,
@@ -172,22 +141,14 @@ fn build(
         align_shift: align_shift(&config),
         mark_room,
         writer: Mutex::new(writer).into(),
-        queue: Queue::new(completions.clone(), Arc::clone(&committer)).into(),
+        queue: Queue::new(completions.clone(), Arc::clone(&backstage.committer)).into(),
         pool,
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
-        committer,
-        preparer: Arc::new(Signal::new()),
-        chores,
-        reclaim_due: AtomicBool::new(false),
-        activity: Mutex::new(activity),
-        asleep: AtomicBool::new(false),
-        sync_wanted: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
+        backstage,
         shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
-        threads: Mutex::new(Vec::new()),
         fs: Arc::clone(fs),
         config,
     };
@@ -214,6 +175,10 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         next_number: 1,
         ..Found::default()
     };
+    // Named for a rotation that did not come: as good as a spare, or each restart would leave one behind.
+    for id in &recovered.blank {
+        found.spares.push(prepared(fs, Segment::name(*id))?);
+    }
     for name in names {
         let Some((number, extension)) = name.split_once('.') else {
             continue;
@@ -221,21 +186,26 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         let path = format!("{}/{name}", files::JOURNAL);
         match (number.parse::<u64>(), extension) {
             (Ok(number), "spare") => {
-                found.next_number = found.next_number.max(number + 1);
-                let io = |e| Error::io(fs.display(&path), "open a spare file", e);
-                let file = fs.open(&path, Access::Write).map_err(io)?;
-                let len = file.len().map_err(io)?;
-                found.spares.push(Prepared { path, file, len });
+                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.spares.push(prepared(fs, path)?);
             }
             (Ok(number), "tmp") => {
-                found.next_number = found.next_number.max(number + 1);
+                found.next_number = found.next_number.max(number.saturating_add(1));
                 found.stale.push(path);
             }
-            (_, "tmp" | "tmp-idx") => found.broken.push(path),
+            // Something that was never finished.
+            (_, "tmp" | "tmp-idx") => found.surplus.push(path),
             _ => {}
         }
     }
     Ok(found)
+}
+
+fn prepared(fs: &Arc<dyn Fs>, path: String) -> Result<Prepared> {
+    let io = |e| Error::io(fs.display(&path), "open a file that was prepared", e);
+    let file = fs.open(&path, Access::Write).map_err(io)?;
+    let len = file.len().map_err(io)?;
+    Ok(Prepared { path, file, len })
 }
 
 impl Shared {

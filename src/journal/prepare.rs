@@ -57,6 +57,8 @@ struct State {
     carry: Option<Prepared>,
     /// Left-overs of an earlier life that may be written anew.
     stale: Vec<String>,
+    /// Left-overs that nothing will use.
+    surplus: Vec<String>,
     /// How many of `named` and `spares` are spoken for by admitted writes.
     claimed: usize,
     /// Size that `carry` must have.
@@ -79,21 +81,21 @@ pub(crate) enum Need {
 }
 
 impl Pool {
-    /// `spares` are the `.spare` files found at open, `stale` the `.tmp` files; ids and numbers continue above all seen. Returns also
-    /// the spares that other settings left behind and these have no use for.
-    pub(crate) fn new(fs: Arc<dyn Fs>, sizes: Sizes, found: Found) -> (Pool, Vec<String>) {
+    /// Takes over what earlier lives prepared, as far as it can be used; ids and numbers continue above all seen.
+    pub(crate) fn new(fs: Arc<dyn Fs>, sizes: Sizes, found: Found) -> Pool {
         let mut spares = VecDeque::new();
         let mut others = Vec::new();
         for spare in found.spares {
-            // A file for a tail may have the usual size; it must not become one more of those at each opening.
             if spare.len == sizes.segment_bytes && spares.len() < sizes.ahead + RESERVE_FILES {
                 spares.push_back(spare);
             } else {
                 others.push(spare);
             }
         }
-        others.sort_by_key(|spare| spare.len);
-        let carry = others.pop();
+        let largest = (0..others.len()).max_by_key(|at| others[*at].len);
+        let carry = largest.map(|at| others.swap_remove(at));
+        let mut surplus = found.surplus;
+        surplus.extend(others.into_iter().map(|file| file.path));
         let state = State {
             named: None,
             spares,
@@ -101,22 +103,21 @@ impl Pool {
             large_claimed: VecDeque::new(),
             carry,
             stale: found.stale,
+            surplus,
             claimed: 0,
             carry_len: sizes.carry_len,
             next_id: found.next_id,
             next_number: found.next_number,
             full: false,
         };
-        let pool = Pool {
+        Pool {
             fs,
             segment_bytes: sizes.segment_bytes,
             mark_room: sizes.mark_room,
             ahead: sizes.ahead,
             state: Mutex::new(state),
             maker: Mutex::new(()),
-        };
-        let unfit = others.into_iter().map(|spare| spare.path);
-        (pool, unfit.chain(found.broken).collect())
+        }
     }
 
     /// Bytes of batches that a file of the usual size holds.
@@ -351,6 +352,12 @@ impl Pool {
         Ok(file)
     }
 
+    /// Removes what earlier lives prepared and this one has no use for: other sizes, or more than it keeps.
+    pub(crate) fn remove_surplus(&self) {
+        let surplus = std::mem::take(&mut self.state.lock().surplus);
+        surplus.iter().for_each(|path| self.remove(path));
+    }
+
     /// Removes a file that never held data.
     fn remove(&self, path: &str) {
         if let Err(error) = self.fs.remove(path) {
@@ -390,8 +397,7 @@ pub(crate) struct Sizes {
 pub(crate) struct Found {
     pub(crate) spares: Vec<Prepared>,
     pub(crate) stale: Vec<String>,
-    /// Files whose making was interrupted and that are no spares.
-    pub(crate) broken: Vec<String>,
+    pub(crate) surplus: Vec<String>,
     pub(crate) next_id: u64,
     pub(crate) next_number: u64,
 }

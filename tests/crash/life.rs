@@ -452,7 +452,8 @@ impl Explorer<'_> {
         self.work(life);
         self.reclaim(life);
         self.work(life);
-        if life.is_healthy() {
+        // A life that has written nothing removes nothing.
+        if life.is_healthy() && life.journal().metrics().batches > 0 {
             self.tally.drained.add(1);
             super::growth::check_small(&life.probe.disk.files());
         }

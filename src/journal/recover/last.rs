@@ -28,6 +28,8 @@ pub(super) struct Above {
     /// Highest sequence and time seen there.
     pub(super) sequence: u64,
     pub(super) time: u64,
+    /// Ids of files full of zeros: named ahead of need and never written.
+    pub(super) blank: Vec<u64>,
 }
 
 /// Finds the last segment and looks at everything above it.
@@ -39,6 +41,9 @@ pub(super) fn find(context: &mut Context<'_>, candidates: &Candidates) -> Result
             Unit::Void { why, seen } => {
                 above.sequence = above.sequence.max(seen.sequence);
                 above.time = above.time.max(seen.time);
+                if seen.end == 0 {
+                    above.blank.push(candidate.id);
+                }
                 if seen.end > 0 && !context.live() {
                     let cut = Cut {
                         path: candidate.path.clone(),

@@ -32,7 +32,7 @@ use crate::sync::Arc;
 use self::candidates::Candidates;
 use self::chain::Chain;
 use self::last::{Above, Survey};
-use super::report::{Finding, FindingKind, OpenReport, Verdict};
+use super::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 use super::state::Logs;
 
 pub(crate) use self::chain::Counted;
@@ -70,6 +70,8 @@ pub(crate) struct Recovered {
     /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
     /// opening, and not before.
     pub(crate) discard: Vec<String>,
+    /// Ids above the last segment whose files are full of zeros, ascending: they were named ahead of need.
+    pub(crate) blank: Vec<u64>,
     /// Sequence of the next opening or batch.
     pub(crate) next_sequence: u64,
     /// Id of the next segment.
@@ -254,84 +256,37 @@ fn assemble(
     survey: Survey,
     chain: Chain,
 ) -> Result<Recovered> {
-    let mut logs = Logs::default();
-    for link in &chain.links {
-        replay::link(context, &mut logs, link)?;
-    }
-    let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    let behind = survey.unproven.iter().flat_map(|batch| &batch.frames);
-    replay::complete(context, &logs, behind, lowest)?;
-    replay::cells(context, &mut logs)?;
-    let tail = if context.mode == Mode::Writer {
-        survey.tail(last)?
-    } else {
-        Vec::new()
+    let mut logs = replay(context, last, &survey, &chain)?;
+    let tail = match context.mode {
+        Mode::Writer => survey.tail(last)?,
+        Mode::View { .. } => Vec::new(),
     };
-    let mut incarnation_next = chain
-        .incarnation_next
-        .max(last.opening.incarnation_next)
-        .max(logs.incarnation_next);
-    for item in &tail {
-        incarnation_next = incarnation_next.max(item.frame.incarnation + 1);
-    }
+    let carried = tail
+        .iter()
+        .map(|item| item.frame.incarnation + 1)
+        .max()
+        .unwrap_or(0);
+    let incarnation_next = logs.incarnation_next.max(carried);
     logs.incarnation_next = incarnation_next;
 
-    let mut cut = above.cut;
-    if !context.live() {
-        cut.extend(survey.cut.clone());
-    }
-    for cut in &cut {
-        let place = cut.offset..cut.offset + cut.bytes;
-        context.note(Finding::new(
-            FindingKind::Torn,
-            cut.path.clone(),
-            place,
-            cut.to_string(),
-        ));
-    }
-    bad_copies(context, candidates, &chain, last, survey.durable_through != 0);
-
-    let clean = survey.closed
-        && !survey.has_tail()
-        && cut.is_empty()
-        && !context.findings.iter().any(Finding::is_damage);
-    let openings = || {
-        candidates
-            .all
-            .values()
-            .filter_map(|candidate| candidate.segment.as_ref())
-    };
-    let sequences = openings().map(|segment| segment.opening.sequence);
-    let times = openings().map(|segment| segment.opening.time);
-    let ids = candidates.all.keys().chain(&candidates.indexes);
     let proven_last = survey.durable_through != 0;
-    let carried = survey.unproven.iter().filter(|batch| !batch.frames.is_empty());
-    let report = OpenReport {
-        verdict: match (clean, cut.is_empty()) {
-            (true, _) => Verdict::Clean,
-            (false, true) => Verdict::Unclean,
-            (false, false) => Verdict::Torn,
-        },
-        carried_bytes: carried
-            .clone()
-            .map(|batch| u64::from(batch.header.payload_len))
-            .sum(),
-        carried_batches: carried.count() as u64,
-        segments: chain.links.len(),
-        bytes: chain
-            .links
-            .iter()
-            .filter_map(|link| link.segment.readable_len().ok())
-            .sum(),
-        logs: logs.len(),
-        cut,
-        warnings: std::mem::take(&mut context.warnings),
-        ..OpenReport::default()
+    bad_copies(context, candidates, &chain, last, proven_last);
+    let mut blank = above.blank;
+    blank.sort_unstable();
+    let mut report = report(context, &survey, &chain, above.cut);
+    report.logs = logs.len();
+    let openings = || {
+        let all = candidates.all.values();
+        all.filter_map(|candidate| candidate.segment.as_ref().map(|segment| &segment.opening))
     };
+    let sequences = openings().map(|opening| opening.sequence);
+    let times = openings().map(|opening| opening.time);
+    let ids = candidates.all.keys().chain(&candidates.indexes);
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
-        discard: discard(candidates, &chain, last, &survey),
+        discard: discard(candidates, &chain, last, &survey, &blank),
+        blank,
         logs,
         hollow: !proven_last && tail.is_empty() && last.opening.pred.is_some(),
         tail,
@@ -342,21 +297,61 @@ fn assemble(
         },
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
-        next_sequence: sequences
-            .chain([survey.sequence, above.sequence])
-            .max()
-            .unwrap_or(0)
-            + 1,
-        next_segment: ids.max().copied().unwrap_or(0) + 1,
+        next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
+        next_segment: 1 + ids.max().copied().unwrap_or(0),
         incarnation_next,
-        last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
-        clean,
+        last_time: times.fold(survey.time.max(above.time), u64::max),
+        clean: report.verdict == Verdict::Clean,
         findings: std::mem::take(&mut context.findings),
         report,
         counted: chain.counted,
         chain: chain.links.into_iter().map(|link| link.segment).collect(),
         missing_indexes: chain.missing_indexes,
     })
+}
+
+/// What the logs hold, up to where the chain ends.
+fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain: &Chain) -> Result<Logs> {
+    let mut logs = Logs::default();
+    for link in &chain.links {
+        replay::link(context, &mut logs, link)?;
+    }
+    let lowest = chain.links.first().map_or(last, |link| &link.segment);
+    replay::complete(context, &logs, lowest, &survey.unproven)?;
+    replay::cells(context, &mut logs)?;
+    let stated = chain.incarnation_next.max(last.opening.incarnation_next);
+    logs.incarnation_next = logs.incarnation_next.max(stated);
+    Ok(logs)
+}
+
+/// The verdict with what was cut; times and the number of logs are filled in by others.
+fn report(context: &mut Context<'_>, survey: &Survey, chain: &Chain, mut cut: Vec<Cut>) -> OpenReport {
+    if !context.live() {
+        cut.extend(survey.cut.clone());
+    }
+    for cut in &cut {
+        let place = cut.offset..cut.offset + cut.bytes;
+        let path = cut.path.clone();
+        context.note(Finding::new(FindingKind::Torn, path, place, cut.to_string()));
+    }
+    let damaged = context.findings.iter().any(Finding::is_damage);
+    let clean = survey.closed && !survey.has_tail() && cut.is_empty() && !damaged;
+    let carried = || survey.unproven.iter().filter(|batch| !batch.frames.is_empty());
+    let lens = chain.links.iter().map(|link| link.segment.readable_len());
+    OpenReport {
+        verdict: match (clean, cut.is_empty()) {
+            (true, _) => Verdict::Clean,
+            (false, true) => Verdict::Unclean,
+            (false, false) => Verdict::Torn,
+        },
+        carried_bytes: carried().map(|batch| u64::from(batch.header.payload_len)).sum(),
+        carried_batches: carried().count() as u64,
+        segments: chain.links.len(),
+        bytes: lens.filter_map(Result::ok).sum(),
+        cut,
+        warnings: std::mem::take(&mut context.warnings),
+        ..OpenReport::default()
+    }
 }
 
 /// Tells of openings of which one copy is bad: a power cut may leave that while the opening is not proven. Afterwards it
@@ -390,8 +385,15 @@ fn bad_copies(
 
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
 /// it is the tail, which this life's first segment carries before anything is removed; with it goes a floor that stands in the
-/// tail. Files below a floor that is valid and neither proven nor carried are left for a later life.
-fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, survey: &Survey) -> Vec<String> {
+/// tail. Files below a floor that is valid and neither proven nor carried are left for a later life. Files that were named ahead of
+/// need are used again.
+fn discard(
+    candidates: &Candidates,
+    chain: &Chain,
+    last: &Segment,
+    survey: &Survey,
+    blank: &[u64],
+) -> Vec<String> {
     let proven_last = survey.durable_through != 0;
     let tail = survey.unproven.iter().flat_map(|batch| &batch.frames);
     let carried = tail
@@ -404,6 +406,7 @@ fn discard(candidates: &Candidates, chain: &Chain, last: &Segment, survey: &Surv
     } else {
         needed.remove(&last.id);
     }
+    needed.extend(blank);
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= floor);
     let segments = candidates
         .all

@@ -1,5 +1,6 @@
 //! From what the segments hold to what every log holds.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Frame, Index, IndexOp, Kind};
 use crate::segment::read::{Wanted, read_payload};
+use crate::segment::walk::Batch;
 use crate::segment::{IndexBytes, Segment, Slots, index};
 use crate::sync::Arc;
 use crate::types::Term;
@@ -124,20 +126,26 @@ fn make_room(logs: &mut Logs, bad: &ReplayBad, item: &Replayed<'_>) -> bool {
     true
 }
 
-/// Entries that a restatement counted and that nothing behind it took must have been seen. What takes them may stand in the
-/// tail, as the floor does that let go of them.
-pub(super) fn complete<'a>(
+/// Entries that a restatement counted and that nothing behind it took must have been seen. `unproven` are the batches
+/// behind those that `logs` has: the purge that let the floor rise past the entries may be one of them.
+pub(super) fn complete(
     context: &mut Context<'_>,
     logs: &Logs,
-    tail: impl Iterator<Item = &'a Frame> + Clone,
     floor: &Segment,
+    unproven: &VecDeque<Batch>,
 ) -> Result<()> {
     for (key, log) in logs.iter() {
-        let of_log = |frame: &&Frame| frame.log == key && frame.incarnation == log.incarnation;
         for lost in &log.lost {
+            let mut left = lost.clone();
+            let later = unproven.iter().flat_map(|batch| &batch.frames);
+            for frame in later.filter(|frame| frame.log == key && frame.incarnation == log.incarnation) {
+                take_from(&mut left, frame);
+            }
+            if left.is_empty() {
+                continue;
+            }
             let told = |finding: &Finding| finding.log == Some(key) && finding.range.as_ref() == Some(lost);
-            let left = tail.clone().filter(of_log).fold(lost.clone(), without);
-            if left.is_empty() || context.findings.iter().any(told) {
+            if context.findings.iter().any(told) {
                 continue;
             }
             let what = format!(
@@ -151,13 +159,13 @@ pub(super) fn complete<'a>(
     Ok(())
 }
 
-/// What `frame` leaves of a range of lost entries.
-fn without(lost: Range<u64>, frame: &Frame) -> Range<u64> {
+/// Takes out of `range` what `frame` drops of its log.
+fn take_from(range: &mut Range<u64>, frame: &Frame) {
     match frame.kind {
-        Kind::Purge => lost.start.max(frame.index)..lost.end,
-        Kind::Truncate => lost.start..lost.end.min(frame.index),
-        Kind::Reset | Kind::Delete => 0..0,
-        _ => lost,
+        Kind::Purge | Kind::Reset => range.start = range.start.max(frame.index),
+        Kind::Truncate => range.end = range.end.min(frame.index),
+        Kind::Delete => range.end = range.start,
+        _ => {}
     }
 }
 
