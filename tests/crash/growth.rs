@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::choose::{IN_FLIGHT_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENTS_AHEAD_MAX};
+use super::model::Model;
 
-/// Panics unless `files`, those of a journal whose logs are all empty and in which nothing is pending, are few and small.
-pub(crate) fn check_small(files: &BTreeMap<String, u64>) {
+/// Panics unless `files`, those of a journal that holds `now`, whose logs are all empty, and in which nothing is pending, are few
+/// and small.
+pub(crate) fn check_small(files: &BTreeMap<String, u64>, now: &Model) {
     let count = |end: &str| files.keys().filter(|path| path.ends_with(end)).count() as u64;
-    // The segment that was newest when the floor rose, those that the restatements took (one batch fills a small one), and the
-    // next one by name.
-    let segments_max = 6;
+    // The segment that was newest when the floor rose, the next one by name, one across the edge, and what the restatements took:
+    // at worst each fact fills a small segment.
+    let facts = now.0.values().map(|log| 1 + log.cells.len() as u64);
+    let segments_max = 4 + facts.sum::<u64>();
     // Those ahead, the reserve, one for a tail to be carried, and those that were spoken for by writes of a block each.
     let spares_max = SEGMENTS_AHEAD_MAX + 2 + IN_FLIGHT_BYTES_MAX / 4096;
     let found = [

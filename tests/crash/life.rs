@@ -455,7 +455,7 @@ impl Explorer<'_> {
         // A life that has written nothing removes nothing.
         if life.is_healthy() && life.journal().metrics().batches > 0 {
             self.tally.drained.add(1);
-            super::growth::check_small(&life.probe.disk.files());
+            super::growth::check_small(&life.probe.disk.files(), life.timeline.now());
         }
         true
     }

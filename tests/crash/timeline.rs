@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use everlog::{Journal, LogKey};
 
 use super::model::Model;
+use super::probe::Loss;
 
 /// A window on the states of a journal, each named by its *position*, the number of writes issued before it.
 #[derive(Clone)]
@@ -77,6 +78,26 @@ impl Timeline {
         }
         self.written = position;
         self.unborn = false;
+    }
+
+    /// What a crash of kind `inner` may leave that comes while an opening after one of kind `outer` has not returned, if that opening
+    /// would find the state at `position`.
+    pub(crate) fn within(&self, outer: Loss, inner: Loss, position: u64) -> Timeline {
+        let mut window = self.clone();
+        match (outer, inner) {
+            // Everything on the disk is durable already, or none of it is lost.
+            (Loss::Power, _) => {
+                window.found(position);
+                window.ack(position);
+            }
+            (Loss::Kill, Loss::Kill) => {
+                window.found(position);
+                window.unborn = self.unborn;
+            }
+            // The power cut may take whatever the kill had left to the system.
+            (Loss::Kill, Loss::Power) => {}
+        }
+        window
     }
 
     /// The highest position from `from` on whose state is `found`.
