@@ -273,7 +273,8 @@ impl Shared {
         }
     }
 
-    /// Removes files that count for nothing. One that cannot be removed is left to a later life.
+    /// Removes files that count for nothing, for good: a disk that forgets each unlink at the next power cut must not fill up
+    /// with them. One that cannot be removed is left to a later life.
     pub(super) fn remove_files(&self, names: &[String]) {
         for name in names {
             if let Some(id) = name.rsplit('/').next().and_then(Segment::parse_name) {
@@ -281,6 +282,12 @@ impl Shared {
             } else if let Err(error) = self.fs.remove(name) {
                 tracing::debug!(name, %error, "a left-over file could not be removed");
             }
+        }
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = self.fs.sync_dir(files::JOURNAL) {
+            tracing::debug!(%error, "left-over files were removed, perhaps not for good");
         }
     }
 }
