@@ -10,6 +10,8 @@ mod support;
 mod carry;
 #[path = "histories/failure.rs"]
 mod failure;
+#[path = "histories/logs.rs"]
+mod logs;
 #[path = "histories/opening.rs"]
 mod opening;
 #[path = "histories/purge.rs"]
