@@ -10,6 +10,8 @@ mod support;
 mod carry;
 #[path = "histories/failure.rs"]
 mod failure;
+#[path = "histories/ids.rs"]
+mod ids;
 #[path = "histories/logs.rs"]
 mod logs;
 #[path = "histories/opening.rs"]
@@ -22,3 +24,5 @@ mod recorder;
 mod restarts;
 #[path = "histories/rotation.rs"]
 mod rotation;
+#[path = "histories/space.rs"]
+mod space;

@@ -210,13 +210,14 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
             continue;
         };
         let path = format!("{}/{name}", files::JOURNAL);
-        match (number.parse::<u64>(), extension) {
+        // A number that leaves no room above it is none that this module gave.
+        match (number.parse::<u64>().map(|number| number.min(u64::MAX / 2)), extension) {
             (Ok(number), "spare") => {
-                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.next_number = found.next_number.max(number + 1);
                 found.spares.push(prepared(fs, path)?);
             }
             (Ok(number), "tmp") => {
-                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.next_number = found.next_number.max(number + 1);
                 found.stale.push(path);
             }
             // An index that was never finished.
