@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
+use std::fmt;
 
 use everlog::{EntryId, Journal, LogKey, Term};
 
@@ -17,10 +18,20 @@ pub struct LogState {
     /// Index of the first entry.
     pub start: u64,
     /// The entries from `start` on.
-    pub entries: VecDeque<(Term, Vec<u8>)>,
+    pub entries: VecDeque<(Term, Payload)>,
     /// The last entry that was purged.
     pub purged: Option<EntryId>,
-    pub cells: BTreeMap<u8, Vec<u8>>,
+    pub cells: BTreeMap<u8, Payload>,
+}
+
+/// A payload, or a cell's value; shown as its length and checksum.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(pub Vec<u8>);
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {:08x}", self.0.len(), crc32fast::hash(&self.0))
+    }
 }
 
 impl LogState {
@@ -33,7 +44,7 @@ impl LogState {
         }
     }
 
-    pub fn append(&mut self, term: Term, payload: Vec<u8>) -> EntryId {
+    pub fn append(&mut self, term: Term, payload: Payload) -> EntryId {
         let index = self.end();
         self.entries.push_back((term, payload));
         EntryId { term, index }
@@ -111,7 +122,9 @@ fn read_log(journal: &Journal, key: LogKey) -> LogState {
     for (entry, index) in log.read(bounds.clone()).zip(bounds.clone()) {
         let entry = entry.unwrap_or_else(|e| panic!("log {key}, entry {index}: {e}"));
         assert_eq!(entry.id.index, index, "log {key}: out of order");
-        state.entries.push_back((entry.id.term, entry.payload.to_vec()));
+        state
+            .entries
+            .push_back((entry.id.term, Payload(entry.payload.to_vec())));
     }
     assert_eq!(state.end(), bounds.end, "log {key}: entries are missing");
     state.purged = log.purged().expect("a log says what was purged");
@@ -120,7 +133,7 @@ fn read_log(journal: &Journal, key: LogKey) -> LogState {
             .cell(id)
             .expect("a cell reads")
             .expect("a listed cell is there");
-        state.cells.insert(id, value.to_vec());
+        state.cells.insert(id, Payload(value.to_vec()));
     }
     let last = log.last().expect("a log says what is last");
     assert_eq!(last, state.last(), "log {key}: the last entry");

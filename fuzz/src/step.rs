@@ -3,7 +3,7 @@
 use arbitrary::Arbitrary;
 use everlog::{EntryId, LogKey, Term, WriteBatch};
 
-use crate::model::{LogState, State};
+use crate::model::{LogState, Payload, State};
 
 /// One operation of a write; numbers are taken modulo what exists.
 #[derive(Arbitrary, Debug)]
@@ -52,13 +52,13 @@ impl Step {
         match *self {
             Step::Append { len, .. } => {
                 let payload = payload(number, usize::from(len));
-                batch.append(key, &payload);
+                batch.append(key, &payload.0);
                 return Some(log.append(log.term(), payload));
             }
             Step::AppendAt { term_up, len, .. } => {
                 let payload = payload(number, usize::from(len));
                 let id = next_id(log, term_up);
-                batch.append_at(key, id, &payload);
+                batch.append_at(key, id, &payload.0);
                 return Some(log.append(id.term, payload));
             }
             Step::Truncate { at, .. } => {
@@ -88,7 +88,7 @@ impl Step {
             }
             Step::Set { cell, len, .. } => {
                 let value = payload(number, usize::from(len));
-                batch.set(key, cell % 4, &value);
+                batch.set(key, cell % 4, &value.0);
                 log.cells.insert(cell % 4, value);
             }
         }
@@ -115,10 +115,9 @@ fn ahead_of(log: &LogState, ahead: u8, term_up: u8) -> EntryId {
 }
 
 /// Bytes that tell which payload they are, wherever they are cut.
-fn payload(number: u64, len: usize) -> Vec<u8> {
+fn payload(number: u64, len: usize) -> Payload {
     let pattern = number.to_le_bytes();
     let len = len % PAYLOAD_BYTES_MAX;
-    (0..len)
-        .map(|at| pattern[at % 8] ^ at.to_le_bytes()[0].rotate_left(3))
-        .collect()
+    let bytes = (0..len).map(|at| pattern[at % 8] ^ at.to_le_bytes()[0].rotate_left(3));
+    Payload(bytes.collect())
 }

@@ -192,8 +192,8 @@ impl Shared {
             return Ok(());
         }
         self.bound.take_blocking(charge, &mut || {
-            self.sync_wanted.store(true, Ordering::Release);
-            self.committer.wake();
+            self.backstage.sync_wanted.store(true, Ordering::Release);
+            self.backstage.committer.wake();
         })
     }
 
@@ -214,7 +214,7 @@ impl Shared {
             }
             drop(core);
             if try_only {
-                self.preparer.wake();
+                self.backstage.preparer.wake();
                 let kind = if self.pool.is_full() {
                     ErrorKind::NoSpace
                 } else {

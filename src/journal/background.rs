@@ -12,8 +12,9 @@ use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::File;
 use crate::segment::{IndexBytes, Segment};
-use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, thread};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Arc, Mutex, SegQueue, Signal};
 
 /// A sync that takes longer is reported while it still runs.
 const SYNC_HANGS: Duration = Duration::from_secs(5);
@@ -22,6 +23,59 @@ const SYNC_WATCH: Duration = Duration::from_millis(10);
 /// How often a full disk is tried again.
 const FULL_DISK_RETRY: Duration = Duration::from_millis(200);
 
+/// What the threads of the journal, and whoever needs them, share.
+pub(super) struct Backstage {
+    pub(super) committer: Arc<Signal>,
+    pub(super) preparer: Signal,
+    chores: SegQueue<Chore>,
+    /// The floor may have room to rise.
+    reclaim_due: AtomicBool,
+    activity: Mutex<Activity>,
+    /// The committer sleeps without a deadline: whoever commits wakes it.
+    asleep: AtomicBool,
+    /// Somebody waits for in-flight room that relaxed writes hold.
+    pub(super) sync_wanted: AtomicBool,
+    stopping: AtomicBool,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// When what happened last, for marks and relaxed writes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Activity {
+    last: Instant,
+    unsynced_since: Option<Instant>,
+    marked: bool,
+    mark_synced: bool,
+    /// Since when a sync runs, and whether it was reported as hanging.
+    syncing: Option<(Instant, bool)>,
+}
+
+impl Backstage {
+    /// With nothing to do but `chores`.
+    pub(super) fn new(chores: impl IntoIterator<Item = Chore>) -> Backstage {
+        let activity = Activity {
+            last: Instant::now(),
+            unsynced_since: None,
+            marked: true,
+            mark_synced: true,
+            syncing: None,
+        };
+        let queue = SegQueue::new();
+        chores.into_iter().for_each(|chore| queue.push(chore));
+        Backstage {
+            committer: Arc::new(Signal::new()),
+            preparer: Signal::new(),
+            chores: queue,
+            reclaim_due: AtomicBool::new(false),
+            activity: Mutex::new(activity),
+            asleep: AtomicBool::new(false),
+            sync_wanted: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            threads: Mutex::new(Vec::new()),
+        }
+    }
+}
+
 /// Starts the threads, if the settings ask for them.
 pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     if shared.config.background == Background::Caller {
@@ -29,7 +83,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
     }
     let committer = Arc::clone(shared);
     let preparer = Arc::clone(shared);
-    let mut threads = shared.threads.lock();
+    let mut threads = shared.backstage.threads.lock();
     let io = |e| Error::io(shared.fs.display(""), "start a thread", e);
     threads.push(thread::spawn("everlog-commit", move || committer.committer_loop()).map_err(io)?);
     threads.push(thread::spawn("everlog-prepare", move || preparer.preparer_loop()).map_err(io)?);
@@ -38,25 +92,25 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
 
 impl Shared {
     fn committer_loop(&self) {
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.backstage.stopping.load(Ordering::Acquire) {
             while self.queue.lead(self) {}
             let deadline = self.tend(Instant::now());
             if deadline.is_none() {
-                self.asleep.store(true, Ordering::SeqCst);
-                if self.activity.lock().is_busy() {
-                    self.asleep.store(false, Ordering::SeqCst);
+                self.backstage.asleep.store(true, Ordering::SeqCst);
+                if self.backstage.activity.lock().is_busy() {
+                    self.backstage.asleep.store(false, Ordering::SeqCst);
                     continue;
                 }
             }
-            self.committer.wait(deadline);
+            self.backstage.committer.wait(deadline);
         }
     }
 
     fn preparer_loop(&self) {
-        while !self.stopping.load(Ordering::Acquire) {
+        while !self.backstage.stopping.load(Ordering::Acquire) {
             while self.maintain() {}
             let retry = self.pool.is_full().then(|| Instant::now() + FULL_DISK_RETRY);
-            self.preparer.wait(retry);
+            self.backstage.preparer.wait(retry);
         }
     }
 
@@ -64,7 +118,7 @@ impl Shared {
     pub(super) fn committed(&self, writer: &Writer) {
         let unsynced = !writer.is_settled();
         {
-            let mut activity = self.activity.lock();
+            let mut activity = self.backstage.activity.lock();
             let now = Instant::now();
             activity.last = now;
             activity.marked = false;
@@ -80,25 +134,25 @@ impl Shared {
 
     /// Wakes the committer if it sleeps without a deadline.
     fn rouse(&self) {
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            self.committer.wake();
+        if self.backstage.asleep.swap(false, Ordering::SeqCst) {
+            self.backstage.committer.wake();
         }
     }
 
     /// Syncs a segment, watched by the committer.
     pub(super) fn sync_watched(&self, file: &dyn File) -> io::Result<()> {
         let started = Instant::now();
-        self.activity.lock().syncing = Some((started, false));
+        self.backstage.activity.lock().syncing = Some((started, false));
         self.rouse();
         let synced = file.sync_data();
-        self.activity.lock().syncing = None;
+        self.backstage.activity.lock().syncing = None;
         self.counters.sync.record(started.elapsed());
         synced
     }
 
     /// Does what is due at `now`; returns when something will be, `None` if nothing.
     fn tend(&self, now: Instant) -> Option<Instant> {
-        let activity = *self.activity.lock();
+        let activity = *self.backstage.activity.lock();
         if let Some((started, told)) = activity.syncing {
             if !told && now >= started + SYNC_HANGS {
                 self.counters.syncs_hung.add(1);
@@ -106,14 +160,14 @@ impl Shared {
                     seconds = SYNC_HANGS.as_secs(),
                     "a sync has not returned; the disk may hang"
                 );
-                if let Some((_, told)) = &mut self.activity.lock().syncing {
+                if let Some((_, told)) = &mut self.backstage.activity.lock().syncing {
                     *told = true;
                 }
             }
             // Whatever else is due would wait for it, and nobody would watch.
             return Some(now + SYNC_WATCH);
         }
-        let wanted = self.sync_wanted.swap(false, Ordering::AcqRel);
+        let wanted = self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
         let mut due = |at: Instant| {
             let is_due = now >= at;
@@ -132,12 +186,12 @@ impl Shared {
         }
         if !activity.marked && due(activity.last + self.config.mark_delay) {
             self.mark(Mark::Idle);
-            self.activity.lock().marked = true;
+            self.backstage.activity.lock().marked = true;
             return Some(now);
         }
         if !activity.mark_synced && due(activity.last + self.config.mark_sync_delay) {
             self.mark(Mark::Synced);
-            let mut activity = self.activity.lock();
+            let mut activity = self.backstage.activity.lock();
             activity.marked = true;
             activity.mark_synced = true;
             return Some(now);
@@ -147,11 +201,11 @@ impl Shared {
 
     /// One step of maintenance; true if there was one.
     fn maintain(&self) -> bool {
-        if let Some(chore) = self.chores.pop() {
+        if let Some(chore) = self.backstage.chores.pop() {
             self.run_chore(chore);
             return true;
         }
-        if self.reclaim_due.swap(false, Ordering::AcqRel) {
+        if self.backstage.reclaim_due.swap(false, Ordering::AcqRel) {
             if let Err(error) = self.reclaim() {
                 tracing::warn!(%error, "no segment could be freed");
             }
@@ -167,26 +221,26 @@ impl Shared {
     }
 
     pub(super) fn add_chore(&self, chore: Chore) {
-        self.chores.push(chore);
-        self.preparer.wake();
+        self.backstage.chores.push(chore);
+        self.backstage.preparer.wake();
     }
 
     /// Removes what the opening that carried a tail superseded, before `open` returns: a process that is killed again and
     /// again before it does anything else must not leave a segment each time.
     pub(super) fn remove_superseded(&self) {
-        let chores: Vec<Chore> = std::iter::from_fn(|| self.chores.pop()).collect();
+        let chores: Vec<Chore> = std::iter::from_fn(|| self.backstage.chores.pop()).collect();
         for chore in chores {
             match chore {
                 Chore::Remove(_) => self.run_chore(chore),
-                later => self.chores.push(later),
+                later => self.backstage.chores.push(later),
             }
         }
     }
 
     /// Sees in the background whether the floor can rise.
     pub(super) fn reclaim_later(&self) {
-        if !self.reclaim_due.swap(true, Ordering::AcqRel) {
-            self.preparer.wake();
+        if !self.backstage.reclaim_due.swap(true, Ordering::AcqRel) {
+            self.backstage.preparer.wake();
         }
     }
 
@@ -240,14 +294,14 @@ impl Shared {
             return Err(Error::new(ErrorKind::Invalid, text));
         }
         let mut any = self.queue.lead(self);
-        if self.activity.lock().unsynced_since.is_some() {
+        if self.backstage.activity.lock().unsynced_since.is_some() {
             self.sync_written()?;
             any = true;
         }
         while self.maintain() {
             any = true;
         }
-        let unmarked = !std::mem::replace(&mut self.activity.lock().marked, true);
+        let unmarked = !std::mem::replace(&mut self.backstage.activity.lock().marked, true);
         any |= unmarked && self.mark(Mark::Idle);
         any |= self.completions.run_pending();
         Ok(any)
@@ -271,16 +325,16 @@ impl Shared {
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
         let synced = self.sync_written();
-        self.stopping.store(true, Ordering::Release);
-        self.committer.wake();
-        self.preparer.wake();
-        let threads = std::mem::take(&mut *self.threads.lock());
+        self.backstage.stopping.store(true, Ordering::Release);
+        self.backstage.committer.wake();
+        self.backstage.preparer.wake();
+        let threads = std::mem::take(&mut *self.backstage.threads.lock());
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the journal panicked");
             }
         }
-        while let Some(chore) = self.chores.pop() {
+        while let Some(chore) = self.backstage.chores.pop() {
             self.run_chore(chore);
         }
         self.mark(Mark::Closing);
@@ -293,7 +347,7 @@ impl Shared {
     }
 }
 
-impl super::Activity {
+impl Activity {
     fn is_busy(&self) -> bool {
         self.unsynced_since.is_some()
             || self.syncing.is_some_and(|(_, told)| !told)

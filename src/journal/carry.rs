@@ -29,10 +29,10 @@ impl Shared {
             }
             self.carry_once(&mut writer, tail, bytes)
         });
-        carried?;
+        let payloads_at = carried?;
         self.counters.carried_bytes.add(bytes);
         self.opening_is_durable(&mut writer);
-        self.apply_tail(&mut writer, tail)?;
+        self.apply_tail(&mut writer, tail, payloads_at)?;
         // The witness, so that the next life need not carry all this again. A failure costs just that.
         if let Err(error) = self.write_mark(&mut writer, Mark::Idle) {
             tracing::warn!(%error, "the carried tail has no mark");
@@ -42,7 +42,8 @@ impl Shared {
         Ok(())
     }
 
-    fn carry_once(&self, writer: &mut Writer, tail: &[TailFrame], bytes: u64) -> Result<()> {
+    /// Returns where the first payload stands.
+    fn carry_once(&self, writer: &mut Writer, tail: &[TailFrame], bytes: u64) -> Result<u64> {
         let (id, file) = self.pool.take_for_carry(bytes)?;
         let mut opening = self.opening(writer, id, file.len);
         let frames: Vec<FrameSpec<'_>> = tail.iter().map(spec).collect();
@@ -68,7 +69,7 @@ impl Shared {
         out.extend_from_slice(&batch);
         self.activate(writer, id, &file, opening);
         let Some(active) = writer.active.as_mut() else {
-            return Ok(());
+            return Ok(header.payloads_at());
         };
         let path = &active.segment.path;
         active
@@ -85,17 +86,18 @@ impl Shared {
         self.counters.syncs.add(1);
         active.wrote(&header);
         active.synced();
-        Ok(())
+        Ok(header.payloads_at())
     }
 
-    fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame]) -> Result<()> {
+    fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame], mut payload_at: u64) -> Result<()> {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
         let mut core = self.core.lock();
         for (n, carried) in tail.iter().enumerate() {
             let at = header_at(BATCHES_AT, n);
-            active.index(&carried.frame, at, &carried.payload);
+            active.index(carried.frame, at, payload_at, &carried.payload);
+            payload_at += carried.payload.len() as u64;
             let payload = (carried.frame.kind != Kind::Append).then(|| carried.payload.clone());
             let item = Replayed::Frame {
                 frame: &carried.frame,

@@ -82,6 +82,8 @@ struct Placed {
     writes: Vec<Write>,
     /// Where the first frame header stands; the others follow.
     frames_at: u64,
+    /// Where the first payload stands; the others follow.
+    payloads_at: u64,
 }
 
 impl Writer {
@@ -142,10 +144,12 @@ impl Active {
         self.durable.as_ref().map_or(0, |end| end.sequence)
     }
 
-    /// What is durable of the segment, for its index.
-    pub(crate) fn index(&mut self, frame: &Frame, header_at: u64, payload: &[u8]) {
+    /// What is durable of the segment, for its index: a frame whose header and payload stand at these offsets. The index
+    /// is the same, byte for byte, as one built from the segment.
+    pub(crate) fn index(&mut self, mut frame: Frame, header_at: u64, payload_at: u64, payload: &[u8]) {
+        frame.payload_at = u32::try_from(payload_at - header_at).unwrap_or(u32::MAX);
         let inline = matches!(frame.kind, Kind::Facts | Kind::Floor).then_some(payload);
-        self.index.push(frame, header_at, inline);
+        self.index.push(&frame, header_at, inline);
     }
 
     /// A batch was written up to `at`.
@@ -187,6 +191,10 @@ impl Shared {
     /// Syncs what is written, if anything is unsynced.
     pub(crate) fn sync_written(&self) -> Result<()> {
         let mut writer = self.writer.lock();
+        // What failed is not waiting for a sync, and is not durable either.
+        if let Some(failed) = &writer.failed {
+            return Err(failed.clone());
+        }
         if writer.unsynced.is_empty() {
             return Ok(());
         }
@@ -265,7 +273,7 @@ impl Shared {
         };
         let (id, file) = self.pool.take(need)?;
         let opening = self.opening(writer, id, file.len);
-        self.preparer.wake();
+        self.backstage.preparer.wake();
         self.activate(writer, id, &file, opening);
         Ok(())
     }
@@ -363,7 +371,11 @@ impl Shared {
         let writes: Vec<Write> = todo.drain(..count).collect();
         writer.unsynced_terms += writes.iter().map(Write::terms).sum::<usize>();
         writer.unsynced_bytes += writes.iter().map(|write| write.charge).sum::<u64>();
-        writer.unsynced.push(Placed { writes, frames_at });
+        writer.unsynced.push(Placed {
+            writes,
+            frames_at,
+            payloads_at: header.payloads_at(),
+        });
         Ok(())
     }
 
@@ -411,11 +423,12 @@ impl Shared {
         let mut frees_space = false;
         let mut core = self.core.lock();
         for batch in &placed {
-            let mut header_at = batch.frames_at;
+            let (mut header_at, mut payload_at) = (batch.frames_at, batch.payloads_at);
             for write in &batch.writes {
                 freed += write.charge;
                 for op in &write.ops {
-                    active.index(&op.frame(), header_at, &op.payload);
+                    active.index(op.frame(), header_at, payload_at, &op.payload);
+                    payload_at += op.payload.len() as u64;
                     core.settle(op, &segment, header_at);
                     frees_space |= op.frees_space();
                     header_at += FRAME_HEADER_LEN as u64;

@@ -43,6 +43,7 @@ pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;
 
+use self::background::Backstage;
 use self::batch::Op;
 use self::commit::Writer;
 use self::completions::Completions;
@@ -51,9 +52,6 @@ use self::queue::{Flush, Queue};
 use self::room::Bound;
 use self::state::Logs;
 use self::ticket::Driver;
-use crossbeam::queue::SegQueue;
-use crossbeam::utils::CachePadded;
-
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{End, IndexBuilder, Kind};
@@ -61,9 +59,8 @@ use crate::fs::{Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::thread::JoinHandle;
-use crate::sync::{Arc, Mutex, Signal};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Arc, CachePadded, Mutex};
 
 /// Names a journal, for ever: drawn when it was created, and written in every opening.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -104,22 +101,11 @@ pub(crate) struct Shared {
     pool: Pool,
     bound: Arc<Bound>,
     completions: Completions,
-    committer: Arc<Signal>,
-    preparer: Arc<Signal>,
-    chores: SegQueue<Chore>,
-    /// The floor may have room to rise.
-    reclaim_due: AtomicBool,
-    activity: Mutex<Activity>,
-    /// The committer sleeps without a deadline: whoever commits wakes it.
-    asleep: AtomicBool,
-    /// Somebody waits for in-flight room that relaxed writes hold.
-    sync_wanted: AtomicBool,
-    stopping: AtomicBool,
+    backstage: Backstage,
     /// Held while the journal shuts down; `close` waits for whoever else does it.
     shutting: Mutex<()>,
     reclaiming: Mutex<()>,
     lock: Mutex<Option<Box<dyn Lock>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What sequencing changes; held for microseconds, never across a system call that writes.
@@ -141,17 +127,6 @@ pub(crate) struct Core {
     pub(crate) chain: BTreeMap<u64, Arc<Segment>>,
 }
 
-/// When what happened last, for marks and relaxed writes.
-#[derive(Clone, Copy, Debug)]
-struct Activity {
-    last: Instant,
-    unsynced_since: Option<Instant>,
-    marked: bool,
-    mark_synced: bool,
-    /// Since when a sync runs, and whether it was reported as hanging.
-    syncing: Option<(Instant, bool)>,
-}
-
 /// Work that no caller waits for.
 #[derive(Debug)]
 pub(crate) enum Chore {
@@ -171,6 +146,24 @@ pub(crate) enum Chore {
 }
 
 impl Core {
+    /// What recovery found, with no room given out.
+    fn new(logs: Logs, floor: u64, chain: &[Arc<Segment>]) -> Core {
+        let chain = chain
+            .iter()
+            .map(|segment| (segment.id, Arc::clone(segment)))
+            .collect();
+        Core {
+            logs,
+            serial: 0,
+            closed: None,
+            shut: false,
+            unwritten: 0,
+            room: 0,
+            floor,
+            chain,
+        }
+    }
+
     /// A sync covered `op`, whose frame stands at `header_at` of `segment`.
     fn settle(&mut self, op: &Op, segment: &Arc<Segment>, header_at: u64) {
         let Some(log) = self
@@ -219,8 +212,8 @@ impl Driver for Shared {
 
     fn nudge(&self) {
         if self.bound.has_waiters() {
-            self.sync_wanted.store(true, Ordering::Release);
-            self.committer.wake();
+            self.backstage.sync_wanted.store(true, Ordering::Release);
+            self.backstage.committer.wake();
         }
         self.queue.nudge();
     }

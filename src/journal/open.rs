@@ -1,8 +1,8 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
-use crossbeam::queue::SegQueue;
 use std::time::Instant;
 
+use super::background::Backstage;
 use super::commit::Writer;
 use super::completions::Completions;
 use super::create::{self, First};
@@ -10,7 +10,7 @@ use super::prepare::{Found, MARK_ROOM, Pool, Prepared, Sizes, carry_file_len};
 use super::queue::Queue;
 use super::recover::{Mode, Recovered, recover};
 use super::room::Bound;
-use super::{Activity, Chore, Core, Shared, Uuid, background, files};
+use super::{Chore, Core, Shared, Uuid, background, files};
 use crate::config::{Alignment, Background, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, End};
@@ -18,8 +18,7 @@ use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::AtomicBool;
-use crate::sync::{Arc, Mutex, Signal};
+use crate::sync::{Arc, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,69 +86,39 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let mark_room = if config.alignment == Alignment::Bytes4096 {
-        4096
-    } else {
-        MARK_ROOM
-    };
-    let found = preparations(fs, &recovered)?;
+    let blocks = config.alignment == Alignment::Bytes4096;
+    let mark_room = if blocks { 4096 } else { MARK_ROOM };
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
         ahead: config.segments_ahead,
         carry_len: carry_file_len(tail_max(&config, 0)),
     };
-    let threaded = config.background == Background::Threads;
-    let completions = if threaded {
-        Completions::threaded()
-    } else {
-        Completions::inline()
+    let pool = Pool::new(Arc::clone(fs), sizes, preparations(fs, &recovered)?);
+    let completions = match config.background {
+        Background::Threads => Completions::threaded(),
+        Background::Caller => Completions::inline(),
     };
-    let committer = Arc::new(Signal::new());
-    let mut logs = recovered.logs;
-    logs.incarnation_next = logs.incarnation_next.max(recovered.incarnation_next);
-    let chain = recovered
-        .chain
-        .iter()
-        .map(|segment| (segment.id, Arc::clone(segment)))
-        .collect();
+    let rebuilt = recovered.missing_indexes;
+    let backstage = Backstage::new(rebuilt.into_iter().map(|missing| Chore::Rebuilt {
+        segment: missing.segment,
+        bytes: missing.bytes,
+    }));
     let floor = if recovered.floor_proven {
         recovered.floor
     } else {
         0
     };
-    let mut writer = Writer::new(
-        recovered.pred,
-        recovered.next_sequence,
-        recovered.last_time,
-        floor,
-    );
+    let Recovered {
+        pred,
+        next_sequence,
+        last_time,
+        ..
+    } = recovered;
+    let mut writer = Writer::new(pred, next_sequence, last_time, floor);
     writer.discard = recovered.discard;
-    let chores = SegQueue::new();
-    for missing in recovered.missing_indexes {
-        chores.push(Chore::Rebuilt {
-            segment: missing.segment,
-            bytes: missing.bytes,
-        });
-    }
-    let core = Core {
-        logs,
-        serial: 0,
-        closed: None,
-        shut: false,
-        unwritten: 0,
-        room: 0,
-        floor: recovered.floor,
-        chain,
-    };
-    let now = Instant::now();
-    let activity = Activity {
-        last: now,
-        unsynced_since: None,
-        marked: true,
-        mark_synced: true,
-        syncing: None,
-    };
+    let mut core = Core::new(recovered.logs, recovered.floor, &recovered.chain);
+    core.logs.incarnation_next = core.logs.incarnation_next.max(recovered.incarnation_next);
     let shared = Shared {
         uuid: Uuid(recovered.uuid),
         report: recovered.report,
@@ -159,22 +128,14 @@ fn build(
         align_shift: align_shift(&config),
         mark_room,
         writer: Mutex::new(writer).into(),
-        queue: Queue::new(completions.clone(), Arc::clone(&committer)).into(),
-        pool: Pool::new(Arc::clone(fs), sizes, found),
+        queue: Queue::new(completions.clone(), Arc::clone(&backstage.committer)).into(),
+        pool,
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
-        committer,
-        preparer: Arc::new(Signal::new()),
-        chores,
-        reclaim_due: AtomicBool::new(false),
-        activity: Mutex::new(activity),
-        asleep: AtomicBool::new(false),
-        sync_wanted: AtomicBool::new(false),
-        stopping: AtomicBool::new(false),
+        backstage,
         shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
-        threads: Mutex::new(Vec::new()),
         fs: Arc::clone(fs),
         config,
     };

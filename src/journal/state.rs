@@ -18,7 +18,7 @@ use crate::format::{Facts, Frame, Kind};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
-use crate::types::{EntryId, LogKey, TermRun};
+use crate::types::{EntryId, LogKey, Term, TermRun};
 
 /// Every log of a journal, and what the journal knows about itself.
 #[derive(Debug, Default)]
@@ -54,6 +54,8 @@ pub(crate) struct LogState {
     pub(crate) purged_at: u64,
     /// Acknowledged entries that damage took.
     pub(crate) lost: Vec<Range<u64>>,
+    /// While replaying: nothing has said yet where the log ends, because what did stands below the floor.
+    unseen: bool,
 }
 
 /// An entry that no sync covered yet.
@@ -165,12 +167,11 @@ impl Logs {
                 slots,
             } => {
                 let state = self.provisional(log, incarnation, range.start);
-                if state.start == state.end
-                    && state.identity_at == 0
-                    && state.purged_at == 0
-                    && state.pieces.is_empty()
-                {
-                    state.move_to(range.start);
+                state.see_end(range.start);
+                if range.start > state.end && state.identity_at == 0 {
+                    // Where the log ended when the floor was passed is not known yet: what lies between stood below the
+                    // floor, and a purge, a truncate or facts that follow must take it.
+                    state.lose(state.end..range.start, Term(0));
                 }
                 if range.start != state.end {
                     return Err(ReplayBad {
@@ -236,9 +237,11 @@ impl Logs {
                     self.map.remove(&key);
                 }
             }
-            Kind::Truncate => self
-                .provisional(key, frame.incarnation, frame.index)
-                .truncate(frame.index),
+            Kind::Truncate => {
+                let log = self.provisional(key, frame.incarnation, frame.index);
+                log.see_end(frame.index);
+                log.truncate(frame.index);
+            }
             Kind::Purge => {
                 let log = self.provisional(key, frame.incarnation, frame.index);
                 log.purge(frame.index, frame.term);
@@ -247,7 +250,7 @@ impl Logs {
             Kind::Reset => {
                 let log = self.provisional(key, frame.incarnation, frame.index);
                 log.reset(frame.index, frame.term);
-                log.lost.clear();
+                log.unseen = false;
                 log.identity_at = at;
                 log.purged_at = at;
             }
@@ -285,12 +288,13 @@ impl Logs {
     /// The log `key` of that incarnation; one whose creation lies below the floor begins at `start`.
     fn provisional(&mut self, key: LogKey, incarnation: u64, start: u64) -> &mut LogState {
         self.incarnation_next = self.incarnation_next.max(incarnation + 1);
-        let log = self
-            .map
-            .entry(key)
-            .or_insert_with(|| LogState::new(incarnation, start));
+        let unseen = || LogState {
+            unseen: true,
+            ..LogState::new(incarnation, start)
+        };
+        let log = self.map.entry(key).or_insert_with(unseen);
         if log.incarnation < incarnation {
-            *log = LogState::new(incarnation, start);
+            *log = unseen();
         }
         log
     }

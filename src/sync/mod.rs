@@ -18,6 +18,9 @@ pub(crate) use self::signal::Signal;
 pub(crate) use self::word::Word;
 pub(crate) use std::sync::Arc;
 
+/// Not shimmed: a queue of background work, and padding. No model depends on when they are seen to change.
+pub(crate) use crossbeam::{queue::SegQueue, utils::CachePadded};
+
 #[cfg(any(loom, shuttle))]
 pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard, atomic, thread, thread_local};
 #[cfg(not(any(loom, shuttle)))]

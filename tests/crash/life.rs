@@ -115,9 +115,9 @@ impl Explorer<'_> {
             return false;
         };
         self.note("close".into());
-        let healthy = life.is_healthy();
         self.arm(life, 1);
         let closed = journal.clone().close();
+        let healthy = life.is_healthy();
         let metrics = journal.metrics();
         self.tally.lived(&metrics);
         // A life that writes nothing has no segment for a closing mark.
@@ -275,6 +275,10 @@ impl Explorer<'_> {
             _ => {}
         }
         let mut batch = WriteBatch::new();
+        if steps.is_empty() {
+            // Nothing is promised of nothing, so what came before it may still be lost.
+            return journal.write(batch).map(|written| (Some(written), Outcome::Open));
+        }
         steps.iter().for_each(|step| step.push(&mut batch));
         let relaxed = matches!(manner, Manner::Relaxed | Manner::SubmitRelaxed);
         let ticket = match manner {

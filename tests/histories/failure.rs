@@ -7,8 +7,8 @@ use everlog::fs::{Access, Fault, FaultFs, Fs, Kept, Op, Profile, Rule, SimFs};
 use everlog::{Error, ErrorKind, Journal, Log};
 
 use super::support::{
-    A, batches_of, disk, dynamic, each_outcome, entry, keep_all, last_segment, one_log, open, payloads, segments, small,
-    try_open,
+    A, batches_of, disk, dynamic, each_outcome, entry, keep_all, last_segment, one_log, open, payloads,
+    segments, small, try_open,
 };
 
 const SEG: &str = ".seg";
@@ -35,8 +35,15 @@ fn an_overlapping_sync_consumes_the_error_of_another() {
     let (one, other) = (disk.begin_sync("f").unwrap(), disk.begin_sync("f").unwrap());
     drop(one.fail(Kept::Nothing));
     other.finish().unwrap();
-    assert_eq!(disk.open("f", Access::Read).unwrap().len().unwrap(), 5, "readers still see it");
-    assert!(disk.crash(0).read_raw("f").unwrap().iter().all(|byte| *byte == 0), "and it is lost");
+    assert_eq!(
+        disk.open("f", Access::Read).unwrap().len().unwrap(),
+        5,
+        "readers still see it"
+    );
+    assert!(
+        disk.crash(0).read_raw("f").unwrap().iter().all(|byte| *byte == 0),
+        "and it is lost"
+    );
 }
 
 /// The same in the journal: after a failed sync no later sync of that file acknowledges anything that the failed one
@@ -98,8 +105,16 @@ fn two_failures_running_close_the_journal_and_reads_go_on() {
             let story = format!("{op:?}, {fault:?}");
             let error = log.append(entry(2, 100)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unknown, "{story}: {error}");
-            assert_eq!(log.append(b"later").unwrap_err().kind(), ErrorKind::Closed, "{story}");
-            assert_eq!(log.set(0, b"later").unwrap_err().kind(), ErrorKind::Closed, "{story}");
+            assert_eq!(
+                log.append(b"later").unwrap_err().kind(),
+                ErrorKind::Closed,
+                "{story}"
+            );
+            assert_eq!(
+                log.set(0, b"later").unwrap_err().kind(),
+                ErrorKind::Closed,
+                "{story}"
+            );
             assert_eq!(journal.sync().unwrap_err().kind(), ErrorKind::Closed, "{story}");
             assert_eq!(log.get(0).unwrap()[..], entry(0, 100), "{story}: reads go on");
             assert_eq!(log.get(pending.index).unwrap()[..], entry(1, 100), "{story}");
@@ -129,7 +144,11 @@ fn one_enospc_inside_a_segment_is_cured_by_a_fresh_file() {
         assert_eq!(journal.metrics().rehomings, 1);
         for seed in 0..20 {
             let found = payloads(&open(&disk.crash(seed), "after").log(A).unwrap());
-            assert_eq!(found, [entry(0, 100), entry(1, 100), entry(2, 100)], "{op:?}, seed {seed}");
+            assert_eq!(
+                found,
+                [entry(0, 100), entry(1, 100), entry(2, 100)],
+                "{op:?}, seed {seed}"
+            );
         }
         drop((log, journal));
     }
@@ -138,7 +157,12 @@ fn one_enospc_inside_a_segment_is_cured_by_a_fresh_file() {
 /// Rule 29: "A short write is continued, EINTR of a write repeated": nobody notices, at every write of a life.
 #[test]
 fn short_writes_are_continued_and_interrupted_ones_repeated() {
-    for fault in [Fault::Short(1), Fault::Short(513), Fault::Short(4095), Fault::Interrupted] {
+    for fault in [
+        Fault::Short(1),
+        Fault::Short(513),
+        Fault::Short(4095),
+        Fault::Interrupted,
+    ] {
         for nth in 1..12 {
             let (disk, faults, journal, log) = faulty(nth);
             faults.add(Rule::on(Op::Write, fault.clone()).nth(nth).times(3));
@@ -148,7 +172,11 @@ fn short_writes_are_continued_and_interrupted_ones_repeated() {
             let story = format!("{fault:?} of write {nth}");
             assert_eq!(journal.metrics().rehomings, 0, "{story}");
             let found = payloads(&open(&disk.crash(nth), &story).log(A).unwrap());
-            assert_eq!(found, (0..20).map(|i| entry(i, 900)).collect::<Vec<_>>(), "{story}");
+            assert_eq!(
+                found,
+                (0..20).map(|i| entry(i, 900)).collect::<Vec<_>>(),
+                "{story}"
+            );
             drop((log, journal));
         }
     }
@@ -165,7 +193,11 @@ fn an_interrupted_sync_is_not_repeated_on_that_file() {
     log.append(entry(1, 100)).unwrap();
     assert_eq!(journal.metrics().rehomings, 1);
     assert_ne!(last_segment(&disk), old);
-    assert_eq!(batches_of(&disk, &old).len(), before + 1, "the old file is left as it is");
+    assert_eq!(
+        batches_of(&disk, &old).len(),
+        before + 1,
+        "the old file is left as it is"
+    );
     drop((log, journal));
 }
 
@@ -174,7 +206,14 @@ fn an_interrupted_sync_is_not_repeated_on_that_file() {
 #[test]
 fn any_single_failure_costs_nothing_that_was_acknowledged() {
     let story = |op: Op, nth: u64, seed: u64| format!("{op:?} {nth} fails, seed {seed}");
-    for op in [Op::Write, Op::SyncData, Op::SyncDir, Op::Rename, Op::Create, Op::Remove] {
+    for op in [
+        Op::Write,
+        Op::SyncData,
+        Op::SyncDir,
+        Op::Rename,
+        Op::Create,
+        Op::Remove,
+    ] {
         for nth in 1..40 {
             let (disk, faults, journal, log) = faulty(nth);
             let watch = faults.add(Rule::on(op, Fault::io_error()).nth(nth));
@@ -184,7 +223,11 @@ fn any_single_failure_costs_nothing_that_was_acknowledged() {
                 match log.append(entry(i, 800)) {
                     Ok(_) => acked = i + 1,
                     Err(error) => {
-                        assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::Unknown), "{}: {error}", story(op, nth, 0));
+                        assert!(
+                            matches!(error.kind(), ErrorKind::Io | ErrorKind::Unknown),
+                            "{}: {error}",
+                            story(op, nth, 0)
+                        );
                         issued = if error.kind() == ErrorKind::Io { i } else { issued };
                         break;
                     }
@@ -198,7 +241,11 @@ fn any_single_failure_costs_nothing_that_was_acknowledged() {
             for seed in 0..4 {
                 let again = open(&disk.crash(seed), &story(op, nth, seed));
                 let bounds = again.log(A).unwrap().bounds().unwrap();
-                assert!(bounds.start >= purged && (acked..=issued).contains(&bounds.end), "{}: {bounds:?}", story(op, nth, seed));
+                assert!(
+                    bounds.start >= purged && (acked..=issued).contains(&bounds.end),
+                    "{}: {bounds:?}",
+                    story(op, nth, seed)
+                );
                 for (i, payload) in (bounds.start..).zip(payloads(&again.log(A).unwrap())) {
                     assert_eq!(payload, entry(i, 800), "{}", story(op, nth, seed));
                 }
@@ -221,7 +268,18 @@ fn any_single_failure_of_an_open_costs_nothing() {
     log.set(0, b"vote").unwrap();
     let origin = keep_all(&origin);
     drop((log, journal));
-    for op in [Op::Read, Op::Write, Op::SyncData, Op::SyncDir, Op::Rename, Op::Create, Op::Open, Op::List, Op::Len, Op::Lock] {
+    for op in [
+        Op::Read,
+        Op::Write,
+        Op::SyncData,
+        Op::SyncDir,
+        Op::Rename,
+        Op::Create,
+        Op::Open,
+        Op::List,
+        Op::Len,
+        Op::Lock,
+    ] {
         for nth in 1..200 {
             let disk = origin.crash(1);
             let faults = FaultFs::new(Arc::new(disk.clone()));
@@ -248,7 +306,10 @@ fn changed(before: &SimFs, after: &SimFs) -> Vec<String> {
     let (mut old, mut new) = (before.dump(), after.dump());
     old.remove("lock");
     new.remove("lock");
-    let paths = old.keys().chain(new.keys()).filter(|path| old.get(*path) != new.get(*path));
+    let paths = old
+        .keys()
+        .chain(new.keys())
+        .filter(|path| old.get(*path) != new.get(*path));
     paths.cloned().collect()
 }
 
@@ -271,14 +332,21 @@ fn an_unreadable_sector_is_never_a_tear() {
         let origin = keep_all(&origin);
         let mut io = 0;
         for path in segments(&origin) {
-            for sector in batches_of(&origin, &path).iter().flat_map(|batch| batch.sectors()) {
+            for sector in batches_of(&origin, &path)
+                .iter()
+                .flat_map(|batch| batch.sectors())
+            {
                 let disk = keep_all(&origin);
                 disk.set_unreadable(&path, sector..sector + 1, true).unwrap();
                 let story = format!("closed {closed}, {path} sector {sector}");
                 io += u64::from(read_or_refused(&disk, &origin, &story));
                 disk.set_unreadable(&path, sector..sector + 1, false).unwrap();
                 let log = open(&disk, &story).log(A).unwrap();
-                assert_eq!(payloads(&log).len(), 14, "{story}: all is back when the sector can be read");
+                assert_eq!(
+                    payloads(&log).len(),
+                    14,
+                    "{story}: all is back when the sector can be read"
+                );
             }
         }
         assert!(io > 5, "some of these sectors are needed by an open");
@@ -290,15 +358,26 @@ fn read_or_refused(disk: &SimFs, origin: &SimFs, story: &str) -> bool {
     match try_open(disk) {
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Io, "{story}: {error}");
-            assert!(changed(origin, disk).is_empty(), "{story}: {:?} changed", changed(origin, disk));
+            assert!(
+                changed(origin, disk).is_empty(),
+                "{story}: {:?} changed",
+                changed(origin, disk)
+            );
             true
         }
         Ok(journal) => {
-            assert!(journal.report().cut.is_empty(), "{story}: {:?}", journal.report().cut);
+            assert!(
+                journal.report().cut.is_empty(),
+                "{story}: {:?}",
+                journal.report().cut
+            );
             let log = journal.log(A).unwrap();
             assert_eq!(log.bounds().unwrap(), 0..14, "{story}");
             let errors: Vec<Error> = (0..14).filter_map(|i| log.get(i).err()).collect();
-            assert!(errors.iter().all(|error| error.kind() == ErrorKind::Io), "{story}: {errors:?}");
+            assert!(
+                errors.iter().all(|error| error.kind() == ErrorKind::Io),
+                "{story}: {errors:?}"
+            );
             false
         }
     }
@@ -318,11 +397,18 @@ fn an_unreadable_opening_or_file_is_io_and_nothing_is_written() {
         let disk = keep_all(&origin);
         disk.set_unreadable(&path, 0..1, true).unwrap();
         disk.set_unreadable(&path, 8..9, true).unwrap();
-        assert!(read_or_refused(&disk, &origin, &format!("{path}, both copies")), "{path}");
+        assert!(
+            read_or_refused(&disk, &origin, &format!("{path}, both copies")),
+            "{path}"
+        );
         for failure in [std::io::ErrorKind::PermissionDenied, std::io::ErrorKind::Other] {
             let disk = keep_all(&origin);
             let faults = FaultFs::new(dynamic(&disk));
-            faults.add(Rule::on(Op::Open, Fault::Error(everlog::fs::Failure::Kind(failure))).path(&path).forever());
+            faults.add(
+                Rule::on(Op::Open, Fault::Error(everlog::fs::Failure::Kind(failure)))
+                    .path(&path)
+                    .forever(),
+            );
             let error = Journal::open_on(Arc::new(faults), small()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Io, "{path}: {error}");
             assert!(changed(&origin, &disk).is_empty(), "{path}");

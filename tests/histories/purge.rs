@@ -5,8 +5,8 @@ use everlog::fs::{Atom, SimFs};
 use everlog::{EntryId, ErrorKind, Journal, Log, LogKey, WriteBatch};
 
 use super::support::{
-    A, B, create, disk, each_outcome, entry, keep_all, keep_synced, last_segment, lose, one_log, open, payloads,
-    segments, u64_at,
+    A, B, create, disk, each_outcome, entry, keep_all, keep_synced, last_segment, lose, one_log, open,
+    payloads, segments, u64_at,
 };
 
 fn fill(log: &Log, count: u64, len: usize) {
@@ -54,8 +54,16 @@ fn the_floor_restates_each_cell_alone() {
             let again = open(&disk.crash(seed), &format!("{story}, seed {seed}"));
             let log = again.log(A).unwrap();
             assert_eq!(log.cell(0).unwrap().as_deref(), Some(&b"vote"[..]), "{story}");
-            assert_eq!(log.cell(1).unwrap().as_deref(), Some(&b"committed"[..]), "{story}");
-            assert_eq!(log.bounds().unwrap(), 0..0, "{story}: an empty log that was only created is still there");
+            assert_eq!(
+                log.cell(1).unwrap().as_deref(),
+                Some(&b"committed"[..]),
+                "{story}"
+            );
+            assert_eq!(
+                log.bounds().unwrap(),
+                0..0,
+                "{story}: an empty log that was only created is still there"
+            );
         }
         drop((log, other, journal));
     }
@@ -67,7 +75,9 @@ fn the_floor_restates_every_kind_of_fact() {
     let disk = disk(2);
     let journal = create(&disk);
     let key = |n| LogKey(10 + n);
-    let logs: Vec<Log> = (0..6).map(|n| journal.create_log(key(n), 100 * n).unwrap()).collect();
+    let logs: Vec<Log> = (0..6)
+        .map(|n| journal.create_log(key(n), 100 * n).unwrap())
+        .collect();
     logs[1].append_at(EntryId::new(3, 100), b"x").unwrap();
     logs[1].purge_through(EntryId::new(3, 100)).unwrap();
     logs[2].purge_through(EntryId::new(7, 900)).unwrap();
@@ -80,7 +90,12 @@ fn the_floor_restates_every_kind_of_fact() {
         let all = journal.logs().into_iter().filter(|key| *key != A);
         all.map(|key| {
             let log = journal.log(key).unwrap();
-            (key, log.bounds().unwrap(), log.purged().unwrap(), log.last().unwrap())
+            (
+                key,
+                log.bounds().unwrap(),
+                log.purged().unwrap(),
+                log.last().unwrap(),
+            )
         })
         .collect()
     };
@@ -110,7 +125,11 @@ fn any_subset_of_unlinks_is_no_damage_and_leftovers_go() {
     log.purge_to(28).unwrap();
     let freed = journal.reclaim().unwrap();
     assert!(freed.segments >= 3, "{freed:?}");
-    let gone: Vec<String> = before.iter().filter(|path| !segments(&disk).contains(path)).cloned().collect();
+    let gone: Vec<String> = before
+        .iter()
+        .filter(|path| !segments(&disk).contains(path))
+        .cloned()
+        .collect();
     let mut partial = 0;
     each_outcome(&disk, 1 << 12, 300, &mut |after, outcome| {
         let left = gone.iter().filter(|path| segments(&after).contains(path)).count();
@@ -125,11 +144,17 @@ fn any_subset_of_unlinks_is_no_damage_and_leftovers_go() {
         let again = open(&after, outcome);
         again.log(A).unwrap().append(entry(31, 10)).unwrap();
         work(&again);
-        let left: Vec<_> = gone.iter().filter(|path| after.files().contains_key(*path)).collect();
+        let left: Vec<_> = gone
+            .iter()
+            .filter(|path| after.files().contains_key(*path))
+            .collect();
         assert!(left.is_empty(), "{outcome}: {left:?} are still there");
         assert_eq!(payloads(&again.log(A).unwrap()).len(), 4, "{outcome}");
     });
-    assert!(partial > 10, "only {partial} outcomes kept some unlinks and not others");
+    assert!(
+        partial > 10,
+        "only {partial} outcomes kept some unlinks and not others"
+    );
     drop((log, journal));
 }
 
@@ -206,10 +231,25 @@ fn freeing_cut_at_any_call_loses_no_fact() {
             let after = disk.crash(seed);
             let again = open(&after, &story);
             let (log, other) = (again.log(A).unwrap(), again.log(B).unwrap());
-            assert!(log.bounds().unwrap().start >= purged && log.bounds().unwrap().end == 25, "{story}");
-            assert_eq!(payloads(&log).len() as u64, 25 - log.bounds().unwrap().start, "{story}");
-            assert_eq!(other.cell(3).unwrap().as_deref(), Some(&b"old and alone"[..]), "{story}");
-            assert_eq!((other.bounds().unwrap(), other.purged().unwrap()), (6..6, Some(EntryId::new(2, 5))), "{story}");
+            assert!(
+                log.bounds().unwrap().start >= purged && log.bounds().unwrap().end == 25,
+                "{story}"
+            );
+            assert_eq!(
+                payloads(&log).len() as u64,
+                25 - log.bounds().unwrap().start,
+                "{story}"
+            );
+            assert_eq!(
+                other.cell(3).unwrap().as_deref(),
+                Some(&b"old and alone"[..]),
+                "{story}"
+            );
+            assert_eq!(
+                (other.bounds().unwrap(), other.purged().unwrap()),
+                (6..6, Some(EntryId::new(2, 5))),
+                "{story}"
+            );
             let purged_entry = log.get(log.bounds().unwrap().start.wrapping_sub(1));
             if log.bounds().unwrap().start > 0 {
                 assert_eq!(purged_entry.unwrap_err().kind(), ErrorKind::Purged, "{story}");
@@ -224,7 +264,9 @@ fn freeing_cut_at_any_call_loses_no_fact() {
 fn restatements_larger_than_a_segment_move_the_floor_step_by_step() {
     let disk = disk(6);
     let journal = create(&disk);
-    let logs: Vec<Log> = (0..12).map(|n| journal.create_log(LogKey(100 + n), 0).unwrap()).collect();
+    let logs: Vec<Log> = (0..12)
+        .map(|n| journal.create_log(LogKey(100 + n), 0).unwrap())
+        .collect();
     for log in &logs {
         log.set(0, [7; 2500]).unwrap();
     }
@@ -269,11 +311,21 @@ fn a_long_life_of_purges_does_not_grow_the_directory() {
         }
         let now = segments(&disk).len();
         high = if life == 1 { now } else { high };
-        assert!(life <= 1 || now <= high + 2, "life {life}: {now} segments after {high}");
+        assert!(
+            life <= 1 || now <= high + 2,
+            "life {life}: {now} segments after {high}"
+        );
         drop((log, journal));
-        disk = if life % 2 == 0 { keep_all(&disk) } else { keep_synced(&disk) };
+        disk = if life % 2 == 0 {
+            keep_all(&disk)
+        } else {
+            keep_synced(&disk)
+        };
         let again = open(&disk, "check");
-        assert_eq!(again.log(B).unwrap().cell(0).unwrap().as_deref(), Some(&b"vote"[..]));
+        assert_eq!(
+            again.log(B).unwrap().cell(0).unwrap().as_deref(),
+            Some(&b"vote"[..])
+        );
     }
 }
 

@@ -14,6 +14,9 @@ use super::super::Uuid;
 use super::super::report::FindingKind;
 use super::Context;
 
+/// Ids above this are nobody's: half of what the format allows.
+const ID_MAX: u64 = NUMBER_MAX >> 1;
+
 /// The files of a journal's directory.
 pub(super) struct Candidates {
     pub(super) all: BTreeMap<u64, Candidate>,
@@ -40,9 +43,13 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
     let mut all = BTreeMap::new();
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
-        if id > SEGMENT_ID_MAX {
-            let what = "no journal has so many segments, so the file is none of this one's; move it away";
-            return Err(Error::at(ErrorKind::Invalid, context.fs.display(&Segment::name(id)), what));
+        if id > ID_MAX {
+            let what = "no journal has had so many segments, and this id would leave none for the next one; move the file away";
+            return Err(Error::at(
+                ErrorKind::Invalid,
+                context.fs.display(&Segment::name(id)),
+                what,
+            ));
         }
         if let Some(candidate) = read_one(context, id)? {
             all.insert(id, candidate);
@@ -50,7 +57,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     }
     let indexes = names
         .iter()
-        .filter_map(|name| Segment::parse_index_name(name).filter(|id| *id <= SEGMENT_ID_MAX))
+        .filter_map(|name| Segment::parse_index_name(name))
         .collect();
     if all.is_empty() {
         return Err(no_journal(context));
@@ -101,9 +108,6 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         why,
     }))
 }
-
-/// Ids continue above the highest one seen, which must leave room for that.
-const SEGMENT_ID_MAX: u64 = NUMBER_MAX / 2;
 
 /// One copy: the opening, what is wrong with it, or the error that reading it met.
 type Copy = Result<std::result::Result<Opening, Bad>>;

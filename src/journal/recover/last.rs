@@ -76,6 +76,7 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     let Some(segment) = &candidate.segment else {
         return judge_without_opening(context, candidate);
     };
+    check_len(context, candidate, segment)?;
     let tolerant = context.lenient();
     let Some(why) = carry_fault(segment, tolerant)? else {
         return Ok(Unit::Counts(Arc::clone(segment)));
@@ -95,6 +96,22 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     seen.sequence = seen.sequence.max(segment.opening.sequence);
     seen.time = seen.time.max(segment.opening.time);
     Ok(Unit::Void { why, seen })
+}
+
+/// A segment is written with zeros to its full length, and synced, before it gets its name: a file that is shorter than
+/// its opening says was cut by somebody, and with it perhaps every trace of what was acknowledged.
+fn check_len(context: &mut Context<'_>, candidate: &Candidate, segment: &Segment) -> Result<()> {
+    let (len, full) = (candidate.len, segment.opening.len);
+    if len >= full {
+        return Ok(());
+    }
+    let what = format!("the file was cut short: it has {len} bytes and was written with {full}");
+    context.damage(Finding::new(
+        FindingKind::Damaged,
+        candidate.path.clone(),
+        len..full,
+        what,
+    ))
 }
 
 /// Why the batch that the opening carries does not verify; `None` if it does, or nothing is carried.
@@ -241,7 +258,6 @@ pub(super) fn survey(context: &mut Context<'_>, segment: &Segment, tolerant: boo
         let readable = walk.window().hole_in(bad.at..len).is_none();
         found.judge(segment, bad, &behind, readable);
     }
-    found.check_len(segment)?;
     Ok(found)
 }
 
@@ -290,26 +306,6 @@ impl Survey {
                 });
             }
         }
-    }
-
-    /// A segment is written to its full length, and that is synced, before it gets its name: a shorter file was cut by
-    /// somebody, and nobody can say what stood in the rest.
-    fn check_len(&mut self, segment: &Segment) -> Result<()> {
-        let len = segment.readable_len()?;
-        if len < segment.opening.len && self.damage.is_none() {
-            let what = format!(
-                "the file has {len} bytes and was written with {}",
-                segment.opening.len
-            );
-            let sequence = self.valid.sequence + 1;
-            self.damage = Some(BadPlace {
-                at: len,
-                sequence,
-                what,
-                rest: None,
-            });
-        }
-        Ok(())
     }
 
     /// Whether frames stand behind the proven part.

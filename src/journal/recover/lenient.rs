@@ -149,7 +149,11 @@ fn take_rest(
         let at = header_at(rest.header.offset, usize::try_from(*i).unwrap_or(usize::MAX));
         if !sound {
             let range = (frame.kind == Kind::Append).then(|| frame.index..frame.index.saturating_add(1));
-            context.damage(place.clone().about(frame.log, range))?;
+            let mut finding = place.clone().about(frame.log, range);
+            finding.offset = frame.payload_offset(at);
+            finding.bytes = u64::from(frame.len);
+            finding.what = format!("the payload of this {:?} does not match its checksum", frame.kind);
+            context.damage(finding)?;
         }
         let mut payload = None;
         if matches!(frame.kind, Kind::Facts | Kind::Floor) {

@@ -32,7 +32,7 @@ use crate::sync::Arc;
 use self::candidates::Candidates;
 use self::chain::Chain;
 use self::last::{Above, Survey};
-use super::report::{Finding, FindingKind, OpenReport, Verdict};
+use super::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 use super::state::Logs;
 
 pub(crate) use self::chain::Counted;
@@ -253,81 +253,32 @@ fn assemble(
     survey: Survey,
     chain: Chain,
 ) -> Result<Recovered> {
-    let mut logs = Logs::default();
-    for link in &chain.links {
-        replay::link(context, &mut logs, link)?;
-    }
-    let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest, &survey.unproven)?;
-    replay::cells(context, &mut logs)?;
-    let tail = if context.mode == Mode::Writer {
-        survey.tail(last)?
-    } else {
-        Vec::new()
+    let mut logs = replay(context, last, &survey, &chain)?;
+    let tail = match context.mode {
+        Mode::Writer => survey.tail(last)?,
+        Mode::View { .. } => Vec::new(),
     };
-    let mut incarnation_next = chain
-        .incarnation_next
-        .max(last.opening.incarnation_next)
-        .max(logs.incarnation_next);
-    for item in &tail {
-        incarnation_next = incarnation_next.max(item.frame.incarnation + 1);
-    }
+    let carried = tail
+        .iter()
+        .map(|item| item.frame.incarnation + 1)
+        .max()
+        .unwrap_or(0);
+    let incarnation_next = logs.incarnation_next.max(carried);
     logs.incarnation_next = incarnation_next;
 
-    let mut cut = above.cut;
+    let proven_last = survey.durable_through != 0;
+    bad_copies(context, candidates, &chain, last, proven_last);
     let mut blank = above.blank;
     blank.sort_unstable();
-    if !context.live() {
-        cut.extend(survey.cut.clone());
-    }
-    for cut in &cut {
-        let place = cut.offset..cut.offset + cut.bytes;
-        context.note(Finding::new(
-            FindingKind::Torn,
-            cut.path.clone(),
-            place,
-            cut.to_string(),
-        ));
-    }
-    bad_copies(context, candidates, &chain, last, survey.durable_through != 0);
-
-    let clean = survey.closed
-        && !survey.has_tail()
-        && cut.is_empty()
-        && !context.findings.iter().any(Finding::is_damage);
+    let mut report = report(context, &survey, &chain, above.cut);
+    report.logs = logs.len();
     let openings = || {
-        candidates
-            .all
-            .values()
-            .filter_map(|candidate| candidate.segment.as_ref())
+        let all = candidates.all.values();
+        all.filter_map(|candidate| candidate.segment.as_ref().map(|segment| &segment.opening))
     };
-    let sequences = openings().map(|segment| segment.opening.sequence);
-    let times = openings().map(|segment| segment.opening.time);
+    let sequences = openings().map(|opening| opening.sequence);
+    let times = openings().map(|opening| opening.time);
     let ids = candidates.all.keys().chain(&candidates.indexes);
-    let proven_last = survey.durable_through != 0;
-    let carried = survey.unproven.iter().filter(|batch| !batch.frames.is_empty());
-    let report = OpenReport {
-        verdict: match (clean, cut.is_empty()) {
-            (true, _) => Verdict::Clean,
-            (false, true) => Verdict::Unclean,
-            (false, false) => Verdict::Torn,
-        },
-        carried_bytes: carried
-            .clone()
-            .map(|batch| u64::from(batch.header.payload_len))
-            .sum(),
-        carried_batches: carried.count() as u64,
-        segments: chain.links.len(),
-        bytes: chain
-            .links
-            .iter()
-            .filter_map(|link| link.segment.readable_len().ok())
-            .sum(),
-        logs: logs.len(),
-        cut,
-        warnings: std::mem::take(&mut context.warnings),
-        ..OpenReport::default()
-    };
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
@@ -342,21 +293,61 @@ fn assemble(
         },
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
-        next_sequence: sequences
-            .chain([survey.sequence, above.sequence])
-            .max()
-            .unwrap_or(0)
-            + 1,
-        next_segment: ids.max().copied().unwrap_or(0) + 1,
+        next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
+        next_segment: 1 + ids.max().copied().unwrap_or(0),
         incarnation_next,
-        last_time: times.chain([survey.time, above.time]).max().unwrap_or(0),
-        clean,
+        last_time: times.fold(survey.time.max(above.time), u64::max),
+        clean: report.verdict == Verdict::Clean,
         findings: std::mem::take(&mut context.findings),
         report,
         counted: chain.counted,
         chain: chain.links.into_iter().map(|link| link.segment).collect(),
         missing_indexes: chain.missing_indexes,
     })
+}
+
+/// What the logs hold, up to where the chain ends.
+fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain: &Chain) -> Result<Logs> {
+    let mut logs = Logs::default();
+    for link in &chain.links {
+        replay::link(context, &mut logs, link)?;
+    }
+    let lowest = chain.links.first().map_or(last, |link| &link.segment);
+    replay::complete(context, &logs, lowest, &survey.unproven)?;
+    replay::cells(context, &mut logs)?;
+    let stated = chain.incarnation_next.max(last.opening.incarnation_next);
+    logs.incarnation_next = logs.incarnation_next.max(stated);
+    Ok(logs)
+}
+
+/// The verdict with what was cut; times and the number of logs are filled in by others.
+fn report(context: &mut Context<'_>, survey: &Survey, chain: &Chain, mut cut: Vec<Cut>) -> OpenReport {
+    if !context.live() {
+        cut.extend(survey.cut.clone());
+    }
+    for cut in &cut {
+        let place = cut.offset..cut.offset + cut.bytes;
+        let path = cut.path.clone();
+        context.note(Finding::new(FindingKind::Torn, path, place, cut.to_string()));
+    }
+    let damaged = context.findings.iter().any(Finding::is_damage);
+    let clean = survey.closed && !survey.has_tail() && cut.is_empty() && !damaged;
+    let carried = || survey.unproven.iter().filter(|batch| !batch.frames.is_empty());
+    let lens = chain.links.iter().map(|link| link.segment.readable_len());
+    OpenReport {
+        verdict: match (clean, cut.is_empty()) {
+            (true, _) => Verdict::Clean,
+            (false, true) => Verdict::Unclean,
+            (false, false) => Verdict::Torn,
+        },
+        carried_bytes: carried().map(|batch| u64::from(batch.header.payload_len)).sum(),
+        carried_batches: carried().count() as u64,
+        segments: chain.links.len(),
+        bytes: lens.filter_map(Result::ok).sum(),
+        cut,
+        warnings: std::mem::take(&mut context.warnings),
+        ..OpenReport::default()
+    }
 }
 
 /// Tells of openings of which one copy is bad: a power cut may leave that while the opening is not proven. Afterwards it
@@ -426,6 +417,7 @@ fn tell(recovered: &Recovered) {
         segments = report.segments,
         bytes = report.bytes,
         logs = report.logs,
+        clean = recovered.clean,
         unproven_batches = report.carried_batches,
         unproven_bytes = report.carried_bytes,
         micros = u64::try_from(report.total.as_micros()).unwrap_or(u64::MAX),

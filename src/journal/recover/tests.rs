@@ -102,7 +102,10 @@ fn a_journal_that_was_only_created_is_there_and_empty() {
     let disk = made::disk();
     Made::new(1, 5, None).save(&disk);
     let found = open(&disk);
-    assert_eq!((found.pred, found.unproven, found.clean), (None, false, false));
+    assert_eq!(
+        (found.pred, found.report.carried_batches > 0, found.clean),
+        (None, false, false)
+    );
     assert_eq!(
         (found.next_sequence, found.next_segment, found.incarnation_next),
         (6, 2, 2)
@@ -127,7 +130,11 @@ fn the_proven_part_is_replayed_and_the_rest_is_the_tail() {
     assert_eq!(entries(&found, 1), ["zero", "one"]);
     assert_eq!(tail(&found), [(Kind::Append, 2, Bytes::from("two"))]);
     assert_eq!(
-        (found.next_sequence, found.unproven, found.report.verdict),
+        (
+            found.next_sequence,
+            found.report.carried_batches > 0,
+            found.report.verdict
+        ),
         (5, true, Verdict::Unclean)
     );
     assert_eq!((found.report.carried_batches, found.report.carried_bytes), (1, 3));
@@ -142,7 +149,7 @@ fn a_closing_mark_makes_it_clean_and_a_torn_one_does_not() {
     let mark = made.mark(4, true);
     made.save(&disk);
     let found = open(&disk);
-    assert!(found.clean && !found.unproven);
+    assert!(found.clean && found.report.carried_batches == 0);
     assert_eq!(found.report.verdict, Verdict::Clean);
     assert_eq!(entries(&found, 1), ["zero", "one", "two"]);
     assert_eq!(found.pred.unwrap().sequence, 4);
@@ -158,7 +165,10 @@ fn a_mark_alone_is_never_carried() {
     made.mark(4, false);
     made.save(&disk);
     let found = open(&disk);
-    assert_eq!((found.unproven, found.clean, found.tail.len()), (false, false, 0));
+    assert_eq!(
+        (found.report.carried_batches > 0, found.clean, found.tail.len()),
+        (false, false, 0)
+    );
 }
 
 #[test]

@@ -27,6 +27,7 @@ impl LogState {
             identity_at: 0,
             purged_at: 0,
             lost: Vec::new(),
+            unseen: false,
         }
     }
 
@@ -34,6 +35,19 @@ impl LogState {
         self.start = index;
         self.end = index;
         self.durable_end = index;
+    }
+
+    /// While replaying: the next item shows that the log reaches up to `index`. Nothing is said if that is known. Behind a
+    /// purge that left entries below the floor, those stand as lost until another purge or a truncate takes them.
+    pub(super) fn see_end(&mut self, index: u64) {
+        if !std::mem::take(&mut self.unseen) || index <= self.end {
+            return;
+        }
+        if self.purged_at == 0 {
+            self.move_to(index);
+        } else {
+            self.lose(self.end..index, self.purged.map_or(Term(0), |id| id.term));
+        }
     }
 
     /// Adds an entry that is in memory only.
@@ -199,6 +213,7 @@ impl LogState {
     /// the end of the replay is missing.
     pub(super) fn restate(&mut self, facts: &Facts, next: u64) -> Result<(), String> {
         self.purged = facts.purged;
+        self.unseen = false;
         let first = facts.first.min(next);
         if self.start == self.end {
             self.clear_entries();
