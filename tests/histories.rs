@@ -10,6 +10,10 @@ mod support;
 mod carry;
 #[path = "histories/failure.rs"]
 mod failure;
+#[path = "histories/ids.rs"]
+mod ids;
+#[path = "histories/logs.rs"]
+mod logs;
 #[path = "histories/opening.rs"]
 mod opening;
 #[path = "histories/purge.rs"]
@@ -20,3 +24,5 @@ mod recorder;
 mod restarts;
 #[path = "histories/rotation.rs"]
 mod rotation;
+#[path = "histories/space.rs"]
+mod space;

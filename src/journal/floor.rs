@@ -11,6 +11,7 @@
 use super::Shared;
 use super::batch::{What, WriteBatch};
 use crate::error::Result;
+use crate::format::BATCHES_AT;
 use crate::segment::Segment;
 use crate::types::LogKey;
 
@@ -29,6 +30,8 @@ struct Restatement {
     log: LogKey,
     what: What,
     bytes: u64,
+    /// The segment that says it now.
+    at: u64,
 }
 
 impl Shared {
@@ -36,22 +39,44 @@ impl Shared {
     pub(crate) fn reclaim(&self) -> Result<Reclaimed> {
         let _one = self.reclaiming.lock();
         let mut freed = Reclaimed::default();
-        // Only what is there now: where a segment holds a single batch, each new floor takes a new segment, without end.
-        let Some(newest) = self.core.lock().chain.keys().next_back().copied() else {
+        let Some(goal) = self.goal() else {
             return Ok(freed);
         };
-        while let Some((floor, restatements)) = self.next_floor(newest) {
+        while let Some((floor, restatements)) = self.next_floor(goal) {
             self.raise_floor(floor, &restatements)?;
             self.remove_below(floor, &mut freed);
         }
         Ok(freed)
     }
 
-    /// The highest floor up to `newest` whose restatements fit into one segment; at least the next segment, if it can go at all.
-    fn next_floor(&self, newest: u64) -> Option<(u64, Vec<Restatement>)> {
+    /// How far the floor should rise: not past what is there now, and only where it frees twice the bytes that must be said
+    /// again. Facts that fill segments would otherwise be written anew with each purge, to free what the last time wrote.
+    fn goal(&self) -> Option<u64> {
+        let core = self.core.lock();
+        let newest = *core.chain.keys().next_back()?;
+        let highest = core.logs.lowest_live().unwrap_or(newest).min(newest);
+        let mut facts = restatements(&core.logs, highest);
+        facts.sort_unstable_by_key(|fact| fact.at);
+        let mut facts = facts.into_iter().peekable();
+        let (mut freed, mut restated, mut goal) = (0, 0, None);
+        for (id, segment) in core.chain.range(..=highest) {
+            while let Some(fact) = facts.next_if(|fact| fact.at < *id) {
+                restated += fact.bytes;
+            }
+            if freed > 0 && restated * 2 <= freed {
+                goal = Some(*id);
+            }
+            // What it can hold: an opening takes half of a small segment, and the next one has it as well.
+            freed += segment.opening.len.saturating_sub(BATCHES_AT + self.mark_room);
+        }
+        goal
+    }
+
+    /// The highest floor up to `goal` whose restatements fit into one segment; at least the next segment, if it can go at all.
+    fn next_floor(&self, goal: u64) -> Option<(u64, Vec<Restatement>)> {
         let core = self.core.lock();
         core.closed.is_none().then_some(())?;
-        let goal = core.logs.lowest_live().unwrap_or(newest).min(newest);
+        let goal = core.logs.lowest_live().unwrap_or(goal).min(goal);
         let floors: Vec<u64> = core
             .chain
             .keys()
@@ -130,21 +155,24 @@ impl Shared {
 fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
     let mut facts = Vec::new();
     for (log, state) in logs.iter() {
-        let below = |at: u64| at != 0 && at < floor;
-        if below(state.identity_at) || below(state.purged_at) {
+        let stated = [state.identity_at, state.purged_at].into_iter().filter(|at| *at != 0);
+        if let Some(at) = stated.min().filter(|at| *at < floor) {
             facts.push(Restatement {
                 log,
                 what: What::RestateFacts,
                 bytes: 48 + 64,
+                at,
             });
         }
         for (id, cell) in &state.cells {
-            if cell.place.as_ref().is_some_and(|(segment, _)| segment.id < floor) {
+            let place = cell.place.as_ref().map(|(segment, _)| segment.id);
+            if let Some(at) = place.filter(|at| *at < floor) {
                 let bytes = 48 + cell.value.as_ref().map_or(0, |v| v.len() as u64);
                 facts.push(Restatement {
                     log,
                     what: What::RestateCell(*id),
                     bytes,
+                    at,
                 });
             }
         }

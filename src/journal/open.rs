@@ -184,16 +184,17 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
             continue;
         };
         let path = format!("{}/{name}", files::JOURNAL);
-        match (number.parse::<u64>(), extension) {
+        // A number that leaves no room above it is none that this module gave.
+        match (number.parse::<u64>().map(|number| number.min(u64::MAX / 2)), extension) {
             (Ok(number), "spare") => {
-                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.next_number = found.next_number.max(number + 1);
                 found.spares.push(prepared(fs, path)?);
             }
             (Ok(number), "tmp") => {
-                found.next_number = found.next_number.max(number.saturating_add(1));
+                found.next_number = found.next_number.max(number + 1);
                 found.stale.push(path);
             }
-            // Something that was never finished.
+            // Never finished.
             (_, "tmp" | "tmp-idx") => found.surplus.push(path),
             _ => {}
         }
@@ -247,7 +248,8 @@ impl Shared {
         }
     }
 
-    /// Removes files that count for nothing. One that cannot be removed is left to a later life.
+    /// Removes files that count for nothing, for good: a disk that forgets each unlink at the next power cut must not fill up
+    /// with them. One that cannot be removed is left to a later life.
     pub(super) fn remove_files(&self, names: &[String]) {
         for name in names {
             if let Some(id) = name.rsplit('/').next().and_then(Segment::parse_name) {
@@ -255,6 +257,12 @@ impl Shared {
             } else if let Err(error) = self.fs.remove(name) {
                 tracing::debug!(name, %error, "a left-over file could not be removed");
             }
+        }
+        if names.is_empty() {
+            return;
+        }
+        if let Err(error) = self.fs.sync_dir(files::JOURNAL) {
+            tracing::debug!(%error, "left-over files were removed, perhaps not for good");
         }
     }
 }

@@ -66,7 +66,7 @@ fn interrupted_open(disk: &SimFs, stop: u64) {
 fn a_carry_interrupted_in_two_lives_running_loses_nothing() {
     let first = tail_without_witness(1);
     let calls = calls_of_open(&first);
-    assert!(calls > 10, "an open that carries writes: {calls}");
+    assert!(calls > 4, "an open that carries writes: {calls}");
     for stop in 0..=calls {
         for seed in 0..6 {
             let second = first.crash(0);
@@ -210,7 +210,7 @@ fn a_tail_carried_a_thousand_times_does_not_grow_the_directory() {
             }
             assert!(
                 life <= 20 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2),
-                "life {life}, keep {keep}: {now:?} after {high:?}"
+                "life {life}, keep {keep}: {now:?} after {high:?}: {:?}", disk.files()
             );
         }
         check(&disk, "in the end", ACKED + 1);
