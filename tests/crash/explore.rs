@@ -171,6 +171,7 @@ impl<'a> Explorer<'a> {
         let opened = Journal::open_on(fs, config);
         let nested = probe.take();
         probe.heal();
+        timeline.names_unsure |= probe.dir_failed();
         let journal = match opened {
             Ok(journal) => journal,
             Err(error) => return self.refused(&error, &probe, timeline, nested, said, depth),
@@ -218,6 +219,11 @@ impl<'a> Explorer<'a> {
         self.note(format!("opening failed: {error:?}"));
         if self.ground.is_hostile() && is_damage(error.kind()) {
             self.tally.hostile_damaged.add(1);
+            return None;
+        }
+        if timeline.names_unsure && error.kind() == ErrorKind::Invalid {
+            // A segment under two names is refused: which of them is right is for a person to say.
+            self.tally.names_refused.add(1);
             return None;
         }
         if timeline.unborn && error.kind() == ErrorKind::NotFound {

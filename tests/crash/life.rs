@@ -81,6 +81,7 @@ impl Life {
         if self.probe.fired() > 0 {
             window.written = window.base();
         }
+        window.names_unsure |= self.probe.dir_failed();
         window
     }
 
