@@ -60,8 +60,11 @@ fn the_reserve_serves_what_must_not_be_refused() {
     let (journal, log) = one_log(&disk);
     let other = journal.create_log(B, 0).unwrap();
     other.append(b"b").unwrap();
+    for i in 0..30 {
+        log.append(entry(i, 900)).unwrap();
+    }
     fill_up(&disk);
-    let (count, _) = append_until_full(&log, 0);
+    let (count, _) = append_until_full(&log, 30);
     disk.set_capacity(usage(&disk).0);
     for vote in 0..20_u64 {
         log.set(0, vote.to_le_bytes()).unwrap();
@@ -128,6 +131,7 @@ fn a_disk_that_is_full_again_and_again_loses_nothing() {
         let journal = open(&disk, &format!("life {life}"));
         let log = journal.log(A).unwrap();
         assert_eq!(log.bounds().unwrap().end, end, "life {life}");
+        while journal.work().unwrap() {} // the reserve stands again
         if life % 2 == 0 {
             fill_up(&disk);
             (end, _) = append_until_full(&log, end);
@@ -136,7 +140,7 @@ fn a_disk_that_is_full_again_and_again_loses_nothing() {
             log.purge_to(end - 1).unwrap_or_else(|e| panic!("life {life}: {e}"));
             journal.reclaim().unwrap_or_else(|e| panic!("life {life}: {e}"));
             disk.set_capacity(usage(&disk).0 + (256 << 10));
-            while journal.work().unwrap() {} // the reserve stands again
+            while journal.work().unwrap() {}
         }
         std::mem::forget((log, journal));
         disk = disk.crash(life);
