@@ -187,8 +187,8 @@ fn no_flipped_bit_of_a_closed_journal_goes_untold() {
             opening || made.headers.iter().any(inside)
         };
         let name = Segment::name(made.opening.segment);
-        for offset in
-            (0..made.end().offset + 64).filter(|offset| structures(*offset) || used[*offset as usize])
+        for offset in (0..made.end().offset + 64)
+            .filter(|offset| structures(*offset) || used[usize::try_from(*offset).unwrap()])
         {
             let bit = u32::try_from(offset % 8).unwrap();
             disk.flip_bit(&name, offset, bit).unwrap();

@@ -277,6 +277,10 @@ impl Shared {
                 if let Some(end) = segment.end() {
                     segment.seal(end, IndexBytes::File(file));
                 }
+                // Whoever takes a segment out of the chain removes its index, if there is one already.
+                if !self.core.lock().chain.contains_key(&segment.id) {
+                    self.remove_index(segment.id);
+                }
             }
             Err(error) => {
                 tracing::debug!(segment = segment.id, %error, "an index could not be written; it stays in memory");

@@ -9,13 +9,14 @@ use super::state::Replayed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::write_opening_blocks;
 use crate::format::{
-    BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, batch_len, encode_batch, header_at, term_changes,
+    BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, Opening, batch_len, encode_batch, header_at,
+    term_changes,
 };
 use crate::segment::Segment;
 
 impl Shared {
     /// Writes and syncs an opening that carries `tail`, and applies the tail to the logs at its new place. The first file may fail, the
-    /// second may not.
+    /// second may not. An empty tail makes for an opening alone, which settles for good where the segment before it ends.
     pub(super) fn carry(&self, tail: &[TailFrame]) -> Result<()> {
         let mut writer = self.writer.lock();
         let payload: u64 = tail.iter().map(|t| t.payload.len() as u64).sum();
@@ -50,30 +51,19 @@ impl Shared {
     fn carry_once(&self, writer: &mut Writer, tail: &[TailFrame], bytes: u64) -> Result<u64> {
         let (id, file) = self.pool.take_for_carry(bytes)?;
         let mut opening = self.opening(writer, id, file.len);
-        let frames: Vec<FrameSpec<'_>> = tail.iter().map(spec).collect();
         let mut batch = Vec::new();
-        let spec = crate::format::BatchSpec {
-            segment: id,
-            salt: opening.salt,
-            offset: BATCHES_AT,
-            sequence: opening.sequence + 1,
-            durable_through: 0,
-            time: opening.time,
-            // The opening names this batch by its checksum; the other way round would be a circle.
-            chain: 0,
-            flags: Flags::CARRY,
-            align_shift: self.align_shift,
-        };
-        writer.next_sequence = opening.sequence + 2;
-        let header: BatchHeader = encode_batch(&spec, &frames, &mut batch);
-        opening.carry_len = u64::from(header.len);
-        opening.carry_crc = header.crc;
+        let header = (!tail.is_empty()).then(|| {
+            let header = self.carrying(writer, &opening, tail, &mut batch);
+            opening.carry_len = u64::from(header.len);
+            opening.carry_crc = header.crc;
+            header
+        });
         let mut out = Vec::new();
         write_opening_blocks(&opening, &mut out);
         out.extend_from_slice(&batch);
         self.activate(writer, id, &file, opening);
         let Some(active) = writer.active.as_mut() else {
-            return Ok(header.payloads_at());
+            return Ok(0);
         };
         let path = &active.segment.path;
         active
@@ -88,9 +78,37 @@ impl Shared {
             .map_err(|e| Error::io(path, "sync the carried tail", e))?;
         self.counters.bytes_written.add(out.len() as u64);
         self.counters.syncs.add(1);
-        active.wrote(&header);
+        active.pristine = false;
+        if let Some(header) = &header {
+            active.wrote(header);
+        }
         active.synced();
-        Ok(header.payloads_at())
+        Ok(header.map_or(0, |header| header.payloads_at()))
+    }
+
+    /// Encodes the batch that `opening` carries.
+    fn carrying(
+        &self,
+        writer: &mut Writer,
+        opening: &Opening,
+        tail: &[TailFrame],
+        out: &mut Vec<u8>,
+    ) -> BatchHeader {
+        let frames: Vec<FrameSpec<'_>> = tail.iter().map(spec).collect();
+        let spec = crate::format::BatchSpec {
+            segment: opening.segment,
+            salt: opening.salt,
+            offset: BATCHES_AT,
+            sequence: opening.sequence + 1,
+            durable_through: 0,
+            time: opening.time,
+            // The opening names this batch by its checksum; the other way round would be a circle.
+            chain: 0,
+            flags: Flags::CARRY,
+            align_shift: self.align_shift,
+        };
+        writer.next_sequence = opening.sequence + 2;
+        encode_batch(&spec, &frames, out)
     }
 
     fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame], mut payload_at: u64) -> Result<()> {

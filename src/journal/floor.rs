@@ -133,10 +133,14 @@ impl Shared {
         self.counters.segments_freed.add(freed.segments);
     }
 
+    /// Removes a segment's index. Fails where there is none; one without its segment is removed at a later open.
+    pub(super) fn remove_index(&self, id: u64) {
+        let _no_index = self.fs.remove(&Segment::index_name(id));
+    }
+
     /// Removes a segment's file and its index; false if the file could not be removed (it counts for nothing all the same).
     pub(crate) fn remove_segment(&self, id: u64) -> bool {
-        // Fails where there is no index; one without its segment is removed at a later open.
-        let _no_index = self.fs.remove(&Segment::index_name(id));
+        self.remove_index(id);
         match self.fs.remove(&Segment::name(id)) {
             Ok(()) => true,
             Err(error) => {

@@ -59,9 +59,10 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     };
     let mut recovered = recover(fs, &config, Mode::Writer)?;
     let tail = std::mem::take(&mut recovered.tail);
+    let carries = !tail.is_empty() || recovered.hollow;
     let mut shared = build(fs, config, recovered, first, lock)?;
     let carrying = Instant::now();
-    if !tail.is_empty() {
+    if carries {
         shared.carry(&tail)?;
         shared.remove_superseded();
     }
@@ -181,8 +182,8 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
                 found.next_number = found.next_number.max(number + 1);
                 found.stale.push(path);
             }
-            // An index that was never finished.
-            (_, "tmp-idx") => found.surplus.push(path),
+            // Never finished.
+            (_, "tmp" | "tmp-idx") => found.surplus.push(path),
             _ => {}
         }
     }

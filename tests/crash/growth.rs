@@ -8,7 +8,7 @@ use super::choose::{SEGMENT_BYTES_MAX, SEGMENTS_AHEAD_MAX};
 pub(crate) fn check_small(files: &BTreeMap<String, u64>) {
     let count = |end: &str| files.keys().filter(|path| path.ends_with(end)).count() as u64;
     // The segment that is written, the one before it (the floor may stand across the edge), and the next one by name.
-    let segments_max = 4;
+    let segments_max = 6;
     // Those ahead, the reserve, and one for a tail to be carried.
     let spares_max = SEGMENTS_AHEAD_MAX + 2;
     let found = [

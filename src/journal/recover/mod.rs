@@ -58,6 +58,9 @@ pub(crate) struct Recovered {
     pub(crate) logs: Logs,
     /// What stands behind `pred`, in order, marks left out. Empty in a view.
     pub(crate) tail: Vec<TailFrame>,
+    /// The last segment is an opening of which nothing is proven, with nothing behind it, and it ends the segment before it. What
+    /// may still stand there, written and cut off by a re-homing, comes back if a power cut takes the opening.
+    pub(crate) hollow: bool,
     /// Where the proven part ends: what the next opening names as its predecessor. `None` if nothing was ever proven.
     pub(crate) pred: Option<End>,
     /// Lowest segment that the journal needs; 0 or 1: all.
@@ -285,6 +288,7 @@ fn assemble(
         discard: discard(candidates, &chain, last, proven_last, &blank),
         blank,
         logs,
+        hollow: !proven_last && tail.is_empty() && last.opening.pred.is_some(),
         tail,
         pred: if proven_last {
             Some(survey.proven)
