@@ -109,7 +109,8 @@ impl Shared {
             self.estimate(&core.logs, batch)
         };
         if charge > self.config.in_flight_bytes {
-            self.pool.make_carry(super::open::tail_max(&self.config, charge))?;
+            self.pool
+                .make_carry(super::open::tail_max(&self.config, charge))?;
         }
         self.take_in_flight(charge, appends, manner)?;
         match self.take_place(batch, charge, appends, manner.try_only) {
