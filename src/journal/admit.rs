@@ -54,8 +54,14 @@ pub(crate) struct Admitted {
     pub(crate) idle: bool,
 }
 
-/// A file is missing.
-struct Short;
+/// What is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Short {
+    /// A file for this write.
+    File,
+    /// The reserve, which comes first.
+    Reserve,
+}
 
 impl Shared {
     /// Takes `batch` in: checks it, finds it room, gives it its place. On a refusal nothing has happened.
@@ -103,7 +109,8 @@ impl Shared {
             self.estimate(&core.logs, batch)
         };
         if charge > self.config.in_flight_bytes {
-            self.make_carry(charge)?;
+            self.pool
+                .make_carry(super::open::tail_max(&self.config, charge))?;
         }
         self.take_in_flight(charge, appends, manner)?;
         match self.take_place(batch, charge, appends, manner.try_only) {
@@ -209,13 +216,13 @@ impl Shared {
             let mut core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
-            if self.claim(&mut core, cost, appends).is_ok() {
+            let Err(short) = self.claim(&mut core, cost, appends) else {
                 return Ok(core);
-            }
+            };
             drop(core);
             if try_only {
                 self.backstage.preparer.wake();
-                let kind = if self.pool.is_full() {
+                let kind = if self.pool.has_no_room() {
                     ErrorKind::NoSpace
                 } else {
                     ErrorKind::Busy
@@ -223,7 +230,7 @@ impl Shared {
                 return Err(Error::new(kind, "no prepared segment has room"));
             }
             // The caller makes the missing file itself, or waits for whoever does: the one wait for the disk.
-            if cost > self.pool.usual_room() {
+            if short == Short::File && cost > self.pool.usual_room() {
                 self.pool.make_large(carry_file_len(cost))?;
             } else if !self.pool.step()? && !appends {
                 let text = "the disk is full and the reserve is used up; remove something else from it";
@@ -233,6 +240,14 @@ impl Shared {
     }
 
     fn claim(&self, core: &mut Core, cost: u64, appends: bool) -> Result<(), Short> {
+        // Recovery, or something that frees space, may have used the reserve: appends wait until it stands again, even where
+        // the segment has room, and nothing else does.
+        if appends && !core.reserve_stands {
+            core.reserve_stands = self.pool.reserve_stands();
+            if !core.reserve_stands {
+                return Err(Short::Reserve);
+            }
+        }
         if cost <= core.room {
             core.room -= cost;
             return Ok(());
@@ -241,25 +256,16 @@ impl Shared {
         if cost <= usual {
             let need = if appends { Need::Usual } else { Need::Reserve };
             if !self.pool.claim(need) {
-                return Err(Short);
+                return Err(Short::File);
             }
+            core.reserve_stands &= appends;
             core.room = usual - cost;
         } else {
             let len = carry_file_len(cost);
             if !self.pool.claim(Need::Large(len)) {
-                return Err(Short);
+                return Err(Short::File);
             }
             core.room = (len - BATCHES_AT - MARK_ROOM).saturating_sub(cost);
-        }
-        Ok(())
-    }
-
-    /// Sees to it that a tail with an entry of this size could be carried, before the entry is taken in.
-    fn make_carry(&self, charge: u64) -> Result<()> {
-        let bytes = super::open::tail_max(&self.config, charge);
-        self.pool.raise_carry(bytes);
-        while !self.pool.carry_stands(bytes) {
-            self.pool.step()?;
         }
         Ok(())
     }

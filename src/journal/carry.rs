@@ -39,7 +39,11 @@ impl Shared {
             tracing::warn!(%error, "the carried tail has no mark");
             self.abandon_active(&mut writer);
         }
-        // No room is given out here: the first append so finds out whether the reserve, which this may have used, stands again.
+        let room = writer
+            .active
+            .as_ref()
+            .map_or(0, |active| active.room(self.mark_room));
+        self.core.lock().room = room;
         Ok(())
     }
 

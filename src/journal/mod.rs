@@ -121,6 +121,8 @@ pub(crate) struct Core {
     unwritten: usize,
     /// Room in the last segment that admitted writes will reach. Invariant: the commit is never behind it.
     room: u64,
+    /// The reserve stood when it was last looked at, and only appends took files since.
+    reserve_stands: bool,
     /// The floor that a sync covered.
     pub(crate) floor: u64,
     /// Segments with a durable opening, from the floor on.
@@ -159,6 +161,7 @@ impl Core {
             shut: false,
             unwritten: 0,
             room: 0,
+            reserve_stands: false,
             floor,
             chain,
         }

@@ -140,6 +140,21 @@ impl Pool {
         spoken
     }
 
+    /// The same, and nothing was freed since that would do for a file.
+    pub(crate) fn has_no_room(&self) -> bool {
+        let (full, len) = {
+            let state = self.state.lock();
+            (state.full, self.segment_bytes.max(state.carry_len))
+        };
+        full && !self.fs.space().is_ok_and(|space| space.free >= len)
+    }
+
+    /// Whether everything that appends never take is there.
+    pub(crate) fn reserve_stands(&self) -> bool {
+        let state = self.state.lock();
+        state.free() >= RESERVE_FILES && state.carry_is_ready()
+    }
+
     /// Forgets every claim: all admitted writes have their place.
     pub(crate) fn settle_claims(&self) {
         let mut state = self.state.lock();
@@ -153,17 +168,18 @@ impl Pool {
         self.state.lock().full
     }
 
-    /// From now on a tail of `bytes` must find a file.
-    pub(crate) fn raise_carry(&self, bytes: u64) {
+    /// Sees to it that a file for a tail of `bytes` stands ready, from now on. If there is no room for it, all is as before:
+    /// what is smaller still goes in.
+    pub(crate) fn make_carry(&self, bytes: u64) -> Result<()> {
+        let len = carry_file_len(bytes);
+        let _maker = self.maker.lock();
+        if self.state.lock().carry.as_ref().is_none_or(|c| c.len < len) {
+            let made = self.make(len)?;
+            self.replace_carry(made);
+        }
         let mut state = self.state.lock();
-        let len = carry_file_len(bytes);
         state.carry_len = state.carry_len.max(len);
-    }
-
-    /// Whether a file for a tail of `bytes` stands ready.
-    pub(crate) fn carry_stands(&self, bytes: u64) -> bool {
-        let len = carry_file_len(bytes);
-        self.state.lock().carry.as_ref().is_some_and(|c| c.len >= len)
+        Ok(())
     }
 
     /// Makes one missing file, if any is missing; true if it made one. `NoSpace` if the disk is full.
@@ -189,10 +205,7 @@ impl Pool {
         }
         if let Some(len) = want_carry {
             let made = self.make(len)?;
-            let old = self.state.lock().carry.replace(made);
-            if let Some(old) = old {
-                self.remove(&old.path);
-            }
+            self.replace_carry(made);
             return Ok(true);
         }
         Ok(false)
@@ -333,6 +346,13 @@ impl Pool {
         }
         file.sync_data().map_err(io("sync a zeroed file"))?;
         Ok(file)
+    }
+
+    fn replace_carry(&self, made: Prepared) {
+        let old = self.state.lock().carry.replace(made);
+        if let Some(old) = old {
+            self.remove(&old.path);
+        }
     }
 
     /// Removes what earlier lives prepared and this one has no use for: other sizes, or more than it keeps.
