@@ -403,6 +403,11 @@ impl Shared {
             core.chain
                 .entry(active.segment.id)
                 .or_insert_with(|| Arc::clone(&active.segment));
+            if core.chain.len() >= core.reclaim_at {
+                // Twice as many, before this is looked at again: the look reads every log.
+                core.reclaim_at = core.chain.len() * 2;
+                self.reclaim_later();
+            }
         }
         if !writer.opened {
             writer.opened = true;

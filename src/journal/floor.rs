@@ -46,6 +46,7 @@ impl Shared {
             self.raise_floor(floor, &restatements)?;
             self.remove_below(floor, &mut freed);
         }
+        self.core.lock().look_again();
         Ok(freed)
     }
 

@@ -127,6 +127,9 @@ pub(crate) struct Core {
     pub(crate) floor: u64,
     /// Segments with a durable opening, from the floor on.
     pub(crate) chain: BTreeMap<u64, Arc<Segment>>,
+    /// When the chain has so many segments the floor is looked at without a purge, too: cells that are set again and again, and
+    /// lives that write little, must not fill the disk.
+    pub(crate) reclaim_at: usize,
 }
 
 /// Work that no caller waits for.
@@ -147,7 +150,15 @@ pub(crate) enum Chore {
     Remove(Vec<String>),
 }
 
+/// So many segments are not worth a look.
+const RECLAIM_SEGMENTS_MIN: usize = 8;
+
 impl Core {
+    /// Says when the floor is to be looked at again, after it was.
+    fn look_again(&mut self) {
+        self.reclaim_at = (self.chain.len() * 2).max(RECLAIM_SEGMENTS_MIN);
+    }
+
     /// What recovery found, with no room given out.
     fn new(logs: Logs, floor: u64, chain: &[Arc<Segment>]) -> Core {
         let chain = chain
@@ -160,6 +171,7 @@ impl Core {
             closed: None,
             shut: false,
             unwritten: 0,
+            reclaim_at: RECLAIM_SEGMENTS_MIN,
             room: 0,
             reserve_stands: false,
             floor,
