@@ -126,10 +126,10 @@ impl Chooser {
             148..=167 => Action::Reopen {
                 clean: !random.one_in(3),
             },
-            168..=197 => Action::Fault(self.fault()),
-            198..=207 => Action::Tight(random.below(24)),
-            208..=227 => Action::Loose,
-            228..=230 => Action::Dead,
+            168..=207 => Action::Fault(self.fault()),
+            208..=217 => Action::Tight(random.below(24)),
+            218..=237 => Action::Loose,
+            238..=241 => Action::Dead,
             _ => {
                 let write = self.write(now, disk);
                 Action::Write(write, self.manner())

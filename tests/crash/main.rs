@@ -16,6 +16,7 @@ use everlog::fs::SimFs;
 use explore::Explorer;
 use tally::Tally;
 
+mod cases;
 mod choose;
 mod explore;
 mod growth;
@@ -26,7 +27,7 @@ mod random;
 mod tally;
 mod timeline;
 
-const STATES: u64 = 8_000;
+const STATES: u64 = 12_000;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
