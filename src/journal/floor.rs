@@ -155,7 +155,9 @@ impl Shared {
 fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
     let mut facts = Vec::new();
     for (log, state) in logs.iter() {
-        let stated = [state.identity_at, state.purged_at].into_iter().filter(|at| *at != 0);
+        let stated = [state.identity_at, state.purged_at]
+            .into_iter()
+            .filter(|at| *at != 0);
         if let Some(at) = stated.min().filter(|at| *at < floor) {
             facts.push(Restatement {
                 log,

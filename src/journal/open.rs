@@ -173,7 +173,10 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         };
         let path = format!("{}/{name}", files::JOURNAL);
         // A number that leaves no room above it is none that this module gave.
-        match (number.parse::<u64>().map(|number| number.min(u64::MAX / 2)), extension) {
+        match (
+            number.parse::<u64>().map(|number| number.min(u64::MAX / 2)),
+            extension,
+        ) {
             (Ok(number), "spare") => {
                 found.next_number = found.next_number.max(number + 1);
                 found.spares.push(prepared(fs, path)?);

@@ -210,7 +210,8 @@ fn a_tail_carried_a_thousand_times_does_not_grow_the_directory() {
             }
             assert!(
                 life <= 20 || (now.0 <= high.0 * 2 && now.1 <= high.1 * 2),
-                "life {life}, keep {keep}: {now:?} after {high:?}: {:?}", disk.files()
+                "life {life}, keep {keep}: {now:?} after {high:?}: {:?}",
+                disk.files()
             );
         }
         check(&disk, "in the end", ACKED + 1);

@@ -16,7 +16,11 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// Threads, and nothing that comes by itself within the life of a test.
 fn threaded() -> Config {
-    Config::new().segment_bytes(64 << 10).in_flight_bytes(16 << 10).relaxed_delay(HOUR).mark_delays(HOUR, HOUR)
+    Config::new()
+        .segment_bytes(64 << 10)
+        .in_flight_bytes(16 << 10)
+        .relaxed_delay(HOUR)
+        .mark_delays(HOUR, HOUR)
 }
 
 /// Runs `test` on a thread of its own and fails if that does not end.
@@ -33,7 +37,9 @@ fn within_a_minute(test: impl FnOnce() + Send + 'static) {
 }
 
 fn got<T>(receiver: &Receiver<T>) -> T {
-    receiver.recv_timeout(Duration::from_secs(30)).expect("it never comes")
+    receiver
+        .recv_timeout(Duration::from_secs(30))
+        .expect("it never comes")
 }
 
 fn real(config: Config) -> (tempfile::TempDir, Journal, Log) {
@@ -230,19 +236,32 @@ fn a_blocking_call_inside_a_callback_is_invalid() {
                 inner.delete_log(A),
                 inner.sync(),
                 inner.reclaim().map(drop),
-                inner.submit(one(b"submitted inside")).and_then(|ticket| ticket.wait()).map(drop),
+                inner
+                    .submit(one(b"submitted inside"))
+                    .and_then(|ticket| ticket.wait())
+                    .map(drop),
                 inner.clone().close(),
             ];
-            let kinds: Vec<_> = blocking.into_iter().map(|result| result.err().map(|error| error.kind())).collect();
+            let kinds: Vec<_> = blocking
+                .into_iter()
+                .map(|result| result.err().map(|error| error.kind()))
+                .collect();
             let reading = inner_log.get(0).is_ok();
             told.send((kinds, reading)).unwrap();
         });
         let (kinds, reading) = got(&answers);
-        assert!(kinds.iter().all(|kind| *kind == Some(ErrorKind::Invalid)), "{kinds:?}");
+        assert!(
+            kinds.iter().all(|kind| *kind == Some(ErrorKind::Invalid)),
+            "{kinds:?}"
+        );
         assert!(reading);
         journal.sync().unwrap();
         let expected = [b"x".to_vec(), b"submitted inside".to_vec()];
-        assert_eq!(payloads(&log), expected, "a refused call does nothing; a refused wait cancels nothing");
+        assert_eq!(
+            payloads(&log),
+            expected,
+            "a refused call does nothing; a refused wait cancels nothing"
+        );
     });
 }
 
@@ -251,9 +270,15 @@ fn a_blocking_call_inside_a_callback_is_invalid() {
 fn a_panicking_callback_ends_nothing() {
     within_a_minute(|| {
         let (_dir, journal, log) = real(threaded());
-        journal.submit(one(b"x")).unwrap().on_done(|_| panic!("this one is on purpose"));
+        journal
+            .submit(one(b"x"))
+            .unwrap()
+            .on_done(|_| panic!("this one is on purpose"));
         let (told, answer) = channel();
-        journal.submit(one(b"y")).unwrap().on_done(move |result| told.send(result.is_ok()).unwrap());
+        journal
+            .submit(one(b"y"))
+            .unwrap()
+            .on_done(move |result| told.send(result.is_ok()).unwrap());
         assert!(got(&answer));
         log.append(b"z").unwrap();
     });
@@ -274,7 +299,10 @@ fn a_closed_journal_says_closed() {
         clone.write(one(b"x")).map(drop),
         clone.write_relaxed(one(b"x")).map(drop),
         clone.submit(one(b"x")).map(drop),
-        clone.try_submit(one(b"x")).map(drop).map_err(|refused| refused.error),
+        clone
+            .try_submit(one(b"x"))
+            .map(drop)
+            .map_err(|refused| refused.error),
         clone.sync(),
         clone.reclaim().map(drop),
         clone.create_log(B, 0).map(drop),
@@ -289,11 +317,19 @@ fn a_closed_journal_says_closed() {
         reader.read(0..1).next().unwrap().map(drop),
     ];
     for (n, result) in results.into_iter().enumerate() {
-        assert_eq!(result.expect_err(&format!("call {n}")).kind(), ErrorKind::Closed, "call {n}");
+        assert_eq!(
+            result.expect_err(&format!("call {n}")).kind(),
+            ErrorKind::Closed,
+            "call {n}"
+        );
     }
     clone.close().unwrap();
     drop((log, reader));
-    assert_eq!(payloads(&open(&disk, "again").log(A).unwrap()).len(), 2, "close drained what was submitted");
+    assert_eq!(
+        payloads(&open(&disk, "again").log(A).unwrap()).len(),
+        2,
+        "close drained what was submitted"
+    );
 }
 
 /// "Two opens: `Locked` naming the holder", on the simulated disk and on a real one; a clone of the handle is no second open.
@@ -310,7 +346,10 @@ fn a_second_open_is_locked_and_names_the_holder() {
         ];
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Locked, "{error}");
-            assert!(error.to_string().contains(&format!("pid {}", std::process::id())), "{error}");
+            assert!(
+                error.to_string().contains(&format!("pid {}", std::process::id())),
+                "{error}"
+            );
         }
         journal.write(WriteBatch::new()).unwrap();
         drop(journal);
@@ -329,10 +368,24 @@ fn a_directory_without_a_journal_is_not_found_and_stays_as_it_is() {
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
     std::fs::create_dir(dir.path().join("journal")).unwrap();
-    assert_eq!(Journal::open(dir.path(), small()).unwrap_err().kind(), ErrorKind::NotFound, "an empty `journal` is none");
+    assert_eq!(
+        Journal::open(dir.path(), small()).unwrap_err().kind(),
+        ErrorKind::NotFound,
+        "an empty `journal` is none"
+    );
     let names = |path: &std::path::Path| std::fs::read_dir(path).unwrap().count();
-    assert_eq!((names(dir.path()), names(&dir.path().join("journal")), missing.exists()), (2, 0, false));
-    assert!(Journal::open(dir.path().join("data.txt"), small()).is_err(), "a file is no directory");
+    assert_eq!(
+        (
+            names(dir.path()),
+            names(&dir.path().join("journal")),
+            missing.exists()
+        ),
+        (2, 0, false)
+    );
+    assert!(
+        Journal::open(dir.path().join("data.txt"), small()).is_err(),
+        "a file is no directory"
+    );
 }
 
 /// Rule 26: room is a permit: nobody takes it away once it was given; dropping it, or a future in line, passes it on.
@@ -350,10 +403,18 @@ fn room_is_kept_by_its_permit_and_passed_on_when_dropped() {
         let mut context = Context::from_waker(&waker);
         assert!(std::pin::Pin::new(&mut second).poll(&mut context).is_pending());
         assert!(std::pin::Pin::new(&mut third).poll(&mut context).is_pending());
-        journal.submit_with(permit, one(&entry(0, 1000))).unwrap().wait().unwrap();
+        journal
+            .submit_with(permit, one(&entry(0, 1000)))
+            .unwrap()
+            .wait()
+            .unwrap();
         drop(block_on(second).unwrap());
         let third = block_on(third).unwrap();
-        journal.submit_with(third, one(&entry(1, 1000))).unwrap().wait().unwrap();
+        journal
+            .submit_with(third, one(&entry(1, 1000)))
+            .unwrap()
+            .wait()
+            .unwrap();
     });
 }
 
@@ -382,7 +443,11 @@ fn held_room_does_not_stop_its_own_thread_without_threads() {
         let held = block_on(journal.room(4 << 10)).unwrap();
         log.append(entry(0, 1000)).unwrap();
         log.set(0, b"vote").unwrap();
-        journal.submit_with(held, one(&entry(1, 1000))).unwrap().wait().unwrap();
+        journal
+            .submit_with(held, one(&entry(1, 1000)))
+            .unwrap()
+            .wait()
+            .unwrap();
     });
 }
 
@@ -392,7 +457,10 @@ fn a_permit_of_another_journal_is_invalid() {
     let (first, second) = (disk(5), disk(6));
     let ((one_journal, _a), (other, _b)) = (one_log(&first), one_log(&second));
     let permit = block_on(other.room(1000)).unwrap();
-    assert_eq!(one_journal.submit_with(permit, one(b"x")).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(
+        one_journal.submit_with(permit, one(b"x")).unwrap_err().kind(),
+        ErrorKind::Invalid
+    );
 }
 
 /// `work` belongs to journals without threads.

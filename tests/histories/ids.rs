@@ -4,13 +4,16 @@ use everlog::fs::{Fs, Profile, SimFs};
 use everlog::{Config, ErrorKind, Journal, LogKey, Verdict};
 
 use super::support::{
-    A, blocks, create, disk, dynamic, each_outcome, entry, keep_all, keep_synced, one_log, open, payloads, segments,
-    small, try_open, u64_at,
+    A, blocks, create, disk, dynamic, each_outcome, entry, keep_all, keep_synced, one_log, open, payloads,
+    segments, small, try_open, u64_at,
 };
 
 fn openings(disk: &SimFs) -> Vec<(u64, u64, u64)> {
-    let raw = segments(disk).into_iter().map(|path| disk.read_raw(&path).unwrap());
-    raw.map(|bytes| (u64_at(&bytes, 48), u64_at(&bytes, 80), u64_at(&bytes, 64))).collect()
+    let raw = segments(disk)
+        .into_iter()
+        .map(|path| disk.read_raw(&path).unwrap());
+    raw.map(|bytes| (u64_at(&bytes, 48), u64_at(&bytes, 80), u64_at(&bytes, 64)))
+        .collect()
 }
 
 /// Rule 5: "Ids rise strictly along the chain: a prepared id that has been overtaken is never used." An entry larger than a
@@ -23,18 +26,32 @@ fn an_overtaken_id_is_never_used() {
         let mut expected = Vec::new();
         for i in 0..14 {
             while journal.work().unwrap() {} // a spare is named ahead of need
-            let len = if i == large_at || i == large_at + 4 { 30_000 } else { 1800 };
+            let len = if i == large_at || i == large_at + 4 {
+                30_000
+            } else {
+                1800
+            };
             log.append(entry(i, len)).unwrap();
             expected.push(entry(i, len));
         }
         let chain = openings(&disk);
         for pair in chain.windows(2) {
-            assert!(pair[0].0 < pair[1].0 && pair[1].1 == pair[0].0, "ids rise along the chain: {chain:?}");
+            assert!(
+                pair[0].0 < pair[1].0 && pair[1].1 == pair[0].0,
+                "ids rise along the chain: {chain:?}"
+            );
             assert!(pair[0].2 < pair[1].2, "so do sequences: {chain:?}");
         }
         for seed in 0..15 {
-            let again = open(&disk.crash(seed), &format!("large entry at {large_at}, seed {seed}"));
-            assert_eq!(payloads(&again.log(A).unwrap()), expected, "large entry at {large_at}, seed {seed}");
+            let again = open(
+                &disk.crash(seed),
+                &format!("large entry at {large_at}, seed {seed}"),
+            );
+            assert_eq!(
+                payloads(&again.log(A).unwrap()),
+                expected,
+                "large entry at {large_at}, seed {seed}"
+            );
         }
         drop((log, journal));
     }
@@ -49,7 +66,14 @@ fn a_large_entry_cut_at_any_call_loses_nothing() {
         log.append(entry(0, 500)).unwrap();
         disk.stop_after(stop);
         let (mut acked, mut issued) = (1, 1);
-        for (i, len) in [(1, 30_000), (2, 500), (3, 18_000), (4, 2000), (5, 2000), (6, 2000)] {
+        for (i, len) in [
+            (1, 30_000),
+            (2, 500),
+            (3, 18_000),
+            (4, 2000),
+            (5, 2000),
+            (6, 2000),
+        ] {
             issued = i + 1;
             match log.append(entry(i, len)) {
                 Ok(_) => acked = i + 1,
@@ -60,7 +84,10 @@ fn a_large_entry_cut_at_any_call_loses_nothing() {
         for seed in 0..8 {
             let story = format!("stop {stop}, seed {seed}");
             let count = payloads(&open(&disk.crash(seed), &story).log(A).unwrap()).len() as u64;
-            assert!((acked..=issued).contains(&count), "{story}: {acked} {count} {issued}");
+            assert!(
+                (acked..=issued).contains(&count),
+                "{story}: {acked} {count} {issued}"
+            );
         }
     }
 }
@@ -81,7 +108,8 @@ fn the_smallest_segments_work_in_both_alignments() {
             drop(log);
             journal.close().unwrap();
             let story = format!("{config:?}, {len} bytes");
-            let again = Journal::open_on(dynamic(&keep_synced(&disk)), config.clone()).unwrap_or_else(|e| panic!("{story}: {e}"));
+            let again = Journal::open_on(dynamic(&keep_synced(&disk)), config.clone())
+                .unwrap_or_else(|e| panic!("{story}: {e}"));
             assert_eq!(again.report().verdict, Verdict::Clean, "{story}");
             assert_eq!(payloads(&again.log(A).unwrap()).len(), 5, "{story}");
         }
@@ -97,7 +125,11 @@ fn settings_may_change_from_life_to_life() {
     let mut count = 0;
     for life in 0..15_u64 {
         let config = sizes[life as usize % sizes.len()].clone();
-        let config = if life % 2 == 0 { config.alignment(everlog::Alignment::Bytes4096) } else { config };
+        let config = if life % 2 == 0 {
+            config.alignment(everlog::Alignment::Bytes4096)
+        } else {
+            config
+        };
         let journal = Journal::open_on(dynamic(&disk), config).unwrap_or_else(|e| panic!("life {life}: {e}"));
         let log = journal.log(A).unwrap();
         assert_eq!(log.bounds().unwrap(), 0..count, "life {life}");
@@ -107,11 +139,23 @@ fn settings_may_change_from_life_to_life() {
         }
         log.purge_to(0).unwrap();
         drop(log);
-        if life % 3 == 0 { journal.close().unwrap() } else { drop(journal) }
+        if life % 3 == 0 {
+            journal.close().unwrap()
+        } else {
+            drop(journal)
+        }
         disk = disk.crash(life);
     }
-    let spares = disk.files().into_keys().filter(|path| path.ends_with(".spare")).count();
-    assert!(spares < 8, "files of other sizes do not pile up: {:?}", disk.files());
+    let spares = disk
+        .files()
+        .into_keys()
+        .filter(|path| path.ends_with(".spare"))
+        .count();
+    assert!(
+        spares < 8,
+        "files of other sizes do not pile up: {:?}",
+        disk.files()
+    );
 }
 
 /// Settings out of range are `Invalid` before anything is created.
@@ -126,7 +170,10 @@ fn settings_out_of_range_are_invalid_before_anything_is_created() {
     ];
     for config in bad {
         let disk = disk(3);
-        assert_eq!(Journal::create_on(dynamic(&disk), config).unwrap_err().kind(), ErrorKind::Invalid);
+        assert_eq!(
+            Journal::create_on(dynamic(&disk), config).unwrap_err().kind(),
+            ErrorKind::Invalid
+        );
         assert!(disk.files().is_empty(), "{:?}", disk.files());
     }
 }
@@ -141,14 +188,22 @@ fn create_then_nothing_written_is_a_journal_for_ever() {
     each_outcome(&disk, 512, 60, &mut |mut after, outcome| {
         for life in 0..4 {
             let again = open(&after, outcome);
-            assert_eq!((again.uuid(), again.logs().len()), (uuid, 0), "{outcome}, life {life}");
+            assert_eq!(
+                (again.uuid(), again.logs().len()),
+                (uuid, 0),
+                "{outcome}, life {life}"
+            );
             if life == 2 {
                 again.close().unwrap();
             }
             after = after.crash(life);
         }
         let again = Journal::create_on(dynamic(&after), small());
-        assert_eq!(again.unwrap_err().kind(), ErrorKind::Invalid, "{outcome}: there is one already");
+        assert_eq!(
+            again.unwrap_err().kind(),
+            ErrorKind::Invalid,
+            "{outcome}: there is one already"
+        );
     });
 }
 
@@ -174,13 +229,18 @@ fn create_interrupted_at_every_call_leaves_a_journal_or_none() {
                 Ok(journal) => journal,
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::NotFound, "{story}: {error}");
-                    Journal::open_or_create_on(dynamic(&after), small()).unwrap_or_else(|e| panic!("{story}: {e}"))
+                    Journal::open_or_create_on(dynamic(&after), small())
+                        .unwrap_or_else(|e| panic!("{story}: {e}"))
                 }
             };
             let log = journal.create_log(LogKey(4), 0).unwrap();
             log.append(b"x").unwrap();
             drop((log, journal));
-            let leftover = after.files().into_keys().filter(|path| path.ends_with("create.tmp")).count();
+            let leftover = after
+                .files()
+                .into_keys()
+                .filter(|path| path.ends_with("create.tmp"))
+                .count();
             assert_eq!(leftover, 0, "{story}");
             open(&after.crash(seed), &story).log(LogKey(4)).unwrap();
         }
@@ -193,7 +253,13 @@ fn files_of_others_are_left_alone() {
     let disk = disk(6);
     let (journal, log) = one_log(&disk);
     drop((log, journal));
-    let names = ["journal/notes.txt", "journal/x.seg", "journal/0000000000000001.seg.bak", "journal/999.spares", "readme"];
+    let names = [
+        "journal/notes.txt",
+        "journal/x.seg",
+        "journal/0000000000000001.seg.bak",
+        "journal/999.spares",
+        "readme",
+    ];
     for name in names {
         disk.create(name).unwrap().write_all_at(b"mine", 0).unwrap();
     }

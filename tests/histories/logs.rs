@@ -45,7 +45,9 @@ fn an_acknowledged_truncate_never_shows_the_old_entries_again() {
         append_all(&log, 1, 0..9);
         if together {
             let mut batch = WriteBatch::new();
-            batch.truncate_from(A, 6).append_at(A, EntryId::new(2, 6), tagged(2, 6));
+            batch
+                .truncate_from(A, 6)
+                .append_at(A, EntryId::new(2, 6), tagged(2, 6));
             journal.write(batch).unwrap();
         } else {
             log.truncate_from(6).unwrap();
@@ -72,7 +74,9 @@ fn an_unacknowledged_truncate_is_all_old_or_all_new() {
         if !together {
             journal.write_relaxed(std::mem::take(&mut batch)).unwrap();
         }
-        batch.append_at(A, EntryId::new(2, 6), tagged(2, 6)).append_at(A, EntryId::new(2, 7), tagged(2, 7));
+        batch
+            .append_at(A, EntryId::new(2, 6), tagged(2, 6))
+            .append_at(A, EntryId::new(2, 7), tagged(2, 7));
         journal.write_relaxed(batch).unwrap();
         let mut seen = std::collections::BTreeSet::new();
         let all = each_outcome(&disk, 1 << 13, 0, &mut |after, outcome| {
@@ -84,7 +88,10 @@ fn an_unacknowledged_truncate_is_all_old_or_all_new() {
             seen.insert(which.unwrap_or_else(|| panic!("{story}: {found:?}")));
         });
         let wanted = if together { vec![0, 1] } else { vec![0, 1, 2] };
-        assert!(all && seen.iter().copied().eq(wanted), "together {together}: {seen:?}");
+        assert!(
+            all && seen.iter().copied().eq(wanted),
+            "together {together}: {seen:?}"
+        );
         drop((log, journal));
     }
 }
@@ -104,7 +111,14 @@ fn a_truncate_in_a_tail_is_carried_with_its_entries() {
             let again = open(&after, &story);
             assert_eq!(ids(&again.log(A).unwrap(), &story), expected(6, 20, 9), "{story}");
             let terms = again.log(A).unwrap().terms(0..9).unwrap();
-            assert_eq!(terms.iter().map(|run| (run.first, run.term.0)).collect::<Vec<_>>(), [(0, 1), (6, 2)], "{story}");
+            assert_eq!(
+                terms
+                    .iter()
+                    .map(|run| (run.first, run.term.0))
+                    .collect::<Vec<_>>(),
+                [(0, 1), (6, 2)],
+                "{story}"
+            );
             std::mem::forget(again);
             after = after.crash(seed ^ life);
         }
@@ -115,7 +129,8 @@ fn a_truncate_in_a_tail_is_carried_with_its_entries() {
 /// What one incarnation of a log wrote.
 fn incarnation(log: &Log, tag: &str, count: u64) {
     for i in 0..count {
-        log.append_relaxed(format!("{tag} {i} {}", "-".repeat(200))).unwrap();
+        log.append_relaxed(format!("{tag} {i} {}", "-".repeat(200)))
+            .unwrap();
     }
     log.set_relaxed(0, tag).unwrap();
 }
@@ -124,8 +139,18 @@ fn tag_of(journal: &Journal, story: &str) -> Option<(String, usize)> {
     let log = journal.log(A).ok()?;
     let tags: std::collections::BTreeSet<String> = payloads(&log)
         .iter()
-        .map(|payload| String::from_utf8_lossy(payload).split(' ').next().unwrap_or_default().to_owned())
-        .chain(log.cell(0).unwrap().map(|cell| String::from_utf8_lossy(&cell).into_owned()))
+        .map(|payload| {
+            String::from_utf8_lossy(payload)
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        })
+        .chain(
+            log.cell(0)
+                .unwrap()
+                .map(|cell| String::from_utf8_lossy(&cell).into_owned()),
+        )
         .collect();
     assert!(tags.len() <= 1, "{story}: mixed incarnations: {tags:?}");
     Some((tags.into_iter().next().unwrap_or_default(), payloads(&log).len()))
@@ -158,7 +183,10 @@ fn incarnations_of_a_log_never_mix() {
                 None => assert!(created.is_err(), "{story}: the new log is gone"),
                 Some((tag, count)) => {
                     assert!(!deleted || tag != "old", "{story}: the old log is back");
-                    assert!(!acknowledged || (tag == "new" && *count == 6), "{story}: {found:?}");
+                    assert!(
+                        !acknowledged || (tag == "new" && *count == 6),
+                        "{story}: {found:?}"
+                    );
                     assert!(tag != "old" || *count == 5, "{story}: {found:?}");
                 }
             }
@@ -187,7 +215,11 @@ fn incarnations_in_one_tail_stay_apart() {
             drop(again);
             after = after.crash(seed);
         }
-        assert_eq!(log.get(0).unwrap_err().kind(), ErrorKind::NotFound, "a handle belongs to its log");
+        assert_eq!(
+            log.get(0).unwrap_err().kind(),
+            ErrorKind::NotFound,
+            "a handle belongs to its log"
+        );
     }
 }
 
@@ -207,7 +239,11 @@ fn a_durable_write_implies_the_relaxed_ones_before_it() {
             let again = open(&after, outcome);
             let log = again.log(A).unwrap();
             assert_eq!(payloads(&log).len() as u64, relaxed, "{outcome}");
-            assert_eq!(log.cell(4).unwrap().as_deref(), Some(&b"relaxed cell"[..]), "{outcome}");
+            assert_eq!(
+                log.cell(4).unwrap().as_deref(),
+                Some(&b"relaxed cell"[..]),
+                "{outcome}"
+            );
         });
         drop((log, other, journal));
     }
@@ -244,16 +280,26 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
         let path = last_segment(&disk);
         let bytes = disk.read_raw(&path).unwrap();
         let batches = batches_of(&disk, &path);
-        let copies: Vec<u8> = batches.iter().flat_map(|b| bytes[b.offset as usize..b.end() as usize].to_vec()).collect();
+        let copies: Vec<u8> = batches
+            .iter()
+            .flat_map(|b| bytes[b.offset as usize..b.end() as usize].to_vec())
+            .collect();
         let mut payload = vec![b'x'; shift];
         payload.extend(&copies);
         let at = batches.last().unwrap().end();
         log.append_relaxed(entry(2, 600)).unwrap(); // will be torn
         log.append_relaxed(&payload).unwrap(); // is kept
         let torn = at / 512 + 1;
-        let after = lose(&disk, &|choice| matches!(choice.atom, everlog::fs::Atom::Sector { sector, .. } if *sector == torn));
+        let after = lose(
+            &disk,
+            &|choice| matches!(choice.atom, everlog::fs::Atom::Sector { sector, .. } if *sector == torn),
+        );
         let again = open(&after, &format!("shift {shift}"));
-        assert_eq!(payloads(&again.log(A).unwrap()), [entry(0, 100), entry(1, 100)], "shift {shift}");
+        assert_eq!(
+            payloads(&again.log(A).unwrap()),
+            [entry(0, 100), entry(1, 100)],
+            "shift {shift}"
+        );
         assert_eq!(again.report().cut.len(), 1, "shift {shift}");
         drop((log, journal));
     }
@@ -264,9 +310,9 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
 #[test]
 fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
     let shapes: [fn(&mut [u8]); 3] = [
-        |header| header[32..40].fill(0xff),                                // sequence
-        |header| header[32..48].fill(0xff),                                // and durable-through
-        |header| header[24..40].copy_from_slice(&[0xff; 16]),              // own offset as well
+        |header| header[32..40].fill(0xff),                   // sequence
+        |header| header[32..48].fill(0xff),                   // and durable-through
+        |header| header[24..40].copy_from_slice(&[0xff; 16]), // own offset as well
     ];
     for (n, shape) in shapes.iter().enumerate() {
         let disk = disk(5);
@@ -280,7 +326,8 @@ fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
         let unstamped = header.clone();
         let crc = crc32fast::hash(&header[4..]);
         header[..4].copy_from_slice(&crc.to_le_bytes());
-        log.append_relaxed([&header[..], &unstamped, &[0; 40], &header].concat()).unwrap();
+        log.append_relaxed([&header[..], &unstamped, &[0; 40], &header].concat())
+            .unwrap();
         for rot in [&header, &unstamped] {
             let copy = keep_all(&disk);
             // Behind the end, at a place where a batch could begin, with the offset of another.
@@ -292,9 +339,17 @@ fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
                 log.append(entry(i, 300)).unwrap();
             }
             drop((log, again));
-            let sequences: Vec<u64> = segments(&copy).iter().flat_map(|p| batches_of(&copy, p)).map(|b| b.sequence).collect();
+            let sequences: Vec<u64> = segments(&copy)
+                .iter()
+                .flat_map(|p| batches_of(&copy, p))
+                .map(|b| b.sequence)
+                .collect();
             assert!(sequences.iter().all(|s| *s < 1000), "shape {n}: {sequences:?}");
-            assert_eq!(payloads(&open(&copy, "again").log(A).unwrap()).len(), 32, "shape {n}");
+            assert_eq!(
+                payloads(&open(&copy, "again").log(A).unwrap()).len(),
+                32,
+                "shape {n}"
+            );
         }
         drop((log, journal));
     }
@@ -309,7 +364,9 @@ fn durable_end_falls_at_a_truncate_before_anything_is_synced() {
     append_all(&log, 1, 0..10);
     assert_eq!(log.durable_end().unwrap(), 10);
     let mut batch = WriteBatch::new();
-    batch.truncate_from(A, 6).append_at(A, EntryId::new(2, 6), tagged(2, 6));
+    batch
+        .truncate_from(A, 6)
+        .append_at(A, EntryId::new(2, 6), tagged(2, 6));
     let ticket = journal.submit(batch).unwrap();
     assert_eq!(log.get(6).unwrap()[..], tagged(2, 6), "readable from submit on");
     assert_eq!((log.durable_end().unwrap(), log.bounds().unwrap()), (6, 0..7));
@@ -345,7 +402,11 @@ fn a_ticket_of_an_entry_truncated_in_the_same_flush_is_ok() {
     assert_eq!((log.bounds().unwrap(), log.durable_end().unwrap()), (0..2, 2));
     for seed in 0..10 {
         let again = open(&disk.crash(seed), "after");
-        assert_eq!(ids(&again.log(A).unwrap(), "after"), [(1, 0), (1, 1)], "seed {seed}");
+        assert_eq!(
+            ids(&again.log(A).unwrap(), "after"),
+            [(1, 0), (1, 1)],
+            "seed {seed}"
+        );
     }
 }
 
@@ -384,7 +445,17 @@ fn an_owner_who_knows_more_turns_a_loss_into_damage() {
         journal.expect_at_least(A, good).unwrap();
     }
     for bad in [EntryId::new(1, 4), EntryId::new(2, 3)] {
-        assert_eq!(journal.expect_at_least(A, bad).unwrap_err().kind(), ErrorKind::Damaged, "{bad}");
+        assert_eq!(
+            journal.expect_at_least(A, bad).unwrap_err().kind(),
+            ErrorKind::Damaged,
+            "{bad}"
+        );
     }
-    assert_eq!(journal.expect_at_least(everlog::LogKey(77), EntryId::new(1, 0)).unwrap_err().kind(), ErrorKind::Damaged);
+    assert_eq!(
+        journal
+            .expect_at_least(everlog::LogKey(77), EntryId::new(1, 0))
+            .unwrap_err()
+            .kind(),
+        ErrorKind::Damaged
+    );
 }

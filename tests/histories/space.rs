@@ -5,7 +5,9 @@ use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::{ErrorKind, Journal, Log, LogKey, WriteBatch};
 use std::sync::Arc;
 
-use super::support::{A, B, disk, dynamic, entry, keep_synced, one_log, open, payloads, segments, small, usage};
+use super::support::{
+    A, B, disk, dynamic, entry, keep_synced, one_log, open, payloads, segments, small, usage,
+};
 
 /// The disk has no byte free from now on.
 fn fill_up(disk: &SimFs) {
@@ -33,22 +35,41 @@ fn a_full_disk_refuses_appends_and_goes_on_when_space_is_back() {
     let (count, error) = append_until_full(&log, 1);
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert_eq!(log.bounds().unwrap(), 0..count, "a refused append has no index");
-    let before = segments(&disk).iter().map(|path| disk.read_raw(path).unwrap()).collect::<Vec<_>>();
+    let before = segments(&disk)
+        .iter()
+        .map(|path| disk.read_raw(path).unwrap())
+        .collect::<Vec<_>>();
     for _ in 0..5 {
-        assert_eq!(log.append(entry(count, 900)).unwrap_err().kind(), ErrorKind::NoSpace);
-        assert_eq!(log.append_relaxed(entry(count, 900)).unwrap_err().kind(), ErrorKind::NoSpace);
+        assert_eq!(
+            log.append(entry(count, 900)).unwrap_err().kind(),
+            ErrorKind::NoSpace
+        );
+        assert_eq!(
+            log.append_relaxed(entry(count, 900)).unwrap_err().kind(),
+            ErrorKind::NoSpace
+        );
         let mut batch = WriteBatch::new();
         batch.append(A, entry(count, 900));
         let refused = journal.try_submit(batch).unwrap_err();
-        assert!(matches!(refused.error.kind(), ErrorKind::NoSpace | ErrorKind::Busy), "{}", refused.error);
+        assert!(
+            matches!(refused.error.kind(), ErrorKind::NoSpace | ErrorKind::Busy),
+            "{}",
+            refused.error
+        );
         assert_eq!(refused.batch.len(), 1, "the batch comes back");
     }
-    let after: Vec<_> = segments(&disk).iter().map(|path| disk.read_raw(path).unwrap()).collect();
+    let after: Vec<_> = segments(&disk)
+        .iter()
+        .map(|path| disk.read_raw(path).unwrap())
+        .collect();
     assert!(before == after, "a refused append writes nothing into a segment");
     assert_eq!(payloads(&log).len() as u64, count, "reads go on");
     disk.set_capacity(1 << 30);
     log.append(entry(count, 900)).unwrap();
-    assert_eq!(payloads(&open(&disk.crash(1), "after").log(A).unwrap()).len() as u64, count + 1);
+    assert_eq!(
+        payloads(&open(&disk.crash(1), "after").log(A).unwrap()).len() as u64,
+        count + 1
+    );
     drop((log, journal));
 }
 
@@ -72,13 +93,18 @@ fn the_reserve_serves_what_must_not_be_refused() {
     log.truncate_from(count - 1).unwrap();
     for seed in 0..30 {
         let story = format!("seed {seed}");
-        let crashed = if seed == 0 { keep_synced(&disk) } else { disk.crash(seed) };
+        let crashed = if seed == 0 {
+            keep_synced(&disk)
+        } else {
+            disk.crash(seed)
+        };
         let journal = open(&crashed, &story);
         let log = journal.log(A).unwrap();
         assert_eq!(log.cell(0).unwrap().unwrap()[..], 19_u64.to_le_bytes(), "{story}");
         assert_eq!(payloads(&log).len() as u64, count - 1, "{story}");
         log.set(0, b"vote").unwrap_or_else(|e| panic!("{story}: {e}"));
-        log.truncate_from(count - 2).unwrap_or_else(|e| panic!("{story}: {e}"));
+        log.truncate_from(count - 2)
+            .unwrap_or_else(|e| panic!("{story}: {e}"));
         journal.delete_log(B).unwrap_or_else(|e| panic!("{story}: {e}"));
         log.purge_to(count - 4).unwrap_or_else(|e| panic!("{story}: {e}"));
         let freed = journal.reclaim().unwrap_or_else(|e| panic!("{story}: {e}"));
@@ -86,7 +112,11 @@ fn the_reserve_serves_what_must_not_be_refused() {
         drop((log, journal));
         let journal = open(&crashed.crash(seed), &story);
         assert_eq!(journal.logs(), [A], "{story}");
-        assert_eq!(journal.log(A).unwrap().bounds().unwrap(), count - 4..count - 2, "{story}");
+        assert_eq!(
+            journal.log(A).unwrap().bounds().unwrap(),
+            count - 4..count - 2,
+            "{story}"
+        );
     }
     drop((log, other, journal));
 }
@@ -97,7 +127,9 @@ fn a_purge_on_a_full_disk_frees_space() {
     for cells in [0, 1, 4] {
         let disk = disk(3);
         let (journal, log) = one_log(&disk);
-        let keepers: Vec<Log> = (0..cells).map(|n| journal.create_log(LogKey(50 + n), 0).unwrap()).collect();
+        let keepers: Vec<Log> = (0..cells)
+            .map(|n| journal.create_log(LogKey(50 + n), 0).unwrap())
+            .collect();
         for keeper in &keepers {
             keeper.set(0, [5; 600]).unwrap();
         }
@@ -105,17 +137,29 @@ fn a_purge_on_a_full_disk_frees_space() {
         let (count, _) = append_until_full(&log, 0);
         disk.set_capacity(usage(&disk).0);
         let before = usage(&disk).0;
-        log.purge_to(count - 2).unwrap_or_else(|e| panic!("{cells} cells: {e}"));
+        log.purge_to(count - 2)
+            .unwrap_or_else(|e| panic!("{cells} cells: {e}"));
         let freed = journal.reclaim().unwrap_or_else(|e| panic!("{cells} cells: {e}"));
-        assert!(freed.segments > 2 && usage(&disk).0 < before, "{cells} cells: {freed:?}");
+        assert!(
+            freed.segments > 2 && usage(&disk).0 < before,
+            "{cells} cells: {freed:?}"
+        );
         while journal.work().unwrap() {}
         for i in 0..4 {
-            log.append(entry(count + i, 900)).unwrap_or_else(|e| panic!("{cells} cells, append {i}: {e}"));
+            log.append(entry(count + i, 900))
+                .unwrap_or_else(|e| panic!("{cells} cells, append {i}: {e}"));
         }
         let again = open(&disk.crash(cells), "after");
-        assert_eq!(again.log(A).unwrap().bounds().unwrap(), count - 2..count + 4, "{cells} cells");
+        assert_eq!(
+            again.log(A).unwrap().bounds().unwrap(),
+            count - 2..count + 4,
+            "{cells} cells"
+        );
         for n in 0..cells {
-            assert_eq!(again.log(LogKey(50 + n)).unwrap().cell(0).unwrap().as_deref(), Some(&[5; 600][..]));
+            assert_eq!(
+                again.log(LogKey(50 + n)).unwrap().cell(0).unwrap().as_deref(),
+                Some(&[5; 600][..])
+            );
         }
         drop((log, keepers, journal));
     }
@@ -137,7 +181,8 @@ fn a_disk_that_is_full_again_and_again_loses_nothing() {
             (end, _) = append_until_full(&log, end);
             disk.set_capacity(usage(&disk).0);
         } else {
-            log.purge_to(end - 1).unwrap_or_else(|e| panic!("life {life}: {e}"));
+            log.purge_to(end - 1)
+                .unwrap_or_else(|e| panic!("life {life}: {e}"));
             journal.reclaim().unwrap_or_else(|e| panic!("life {life}: {e}"));
             disk.set_capacity(usage(&disk).0 + (256 << 10));
             while journal.work().unwrap() {}
@@ -156,20 +201,25 @@ fn large_entries_go_alone_and_too_large_ones_are_invalid() {
     let log = journal.create_log(A, 0).unwrap();
     let mut expected = Vec::new();
     for (i, len) in (0..).zip([10, 4000, 4096, 5000, 16_384, 20_000, 99_999, 100_000, 3]) {
-        log.append(entry(i, len)).unwrap_or_else(|e| panic!("{len} bytes: {e}"));
+        log.append(entry(i, len))
+            .unwrap_or_else(|e| panic!("{len} bytes: {e}"));
         expected.push(entry(i, len));
     }
     let before = disk.dump();
     for len in [100_001, 1_000_000] {
         let bytes = vec![1; len];
-        for error in [log.append(&bytes).unwrap_err(), log.append_relaxed(&bytes).unwrap_err()] {
+        for error in [
+            log.append(&bytes).unwrap_err(),
+            log.append_relaxed(&bytes).unwrap_err(),
+        ] {
             assert_eq!(error.kind(), ErrorKind::Invalid, "{len}: {error}");
         }
         assert_eq!(log.submit(&bytes).unwrap_err().kind(), ErrorKind::Invalid);
     }
     assert!(disk.dump() == before, "nothing was written");
     for seed in 0..20 {
-        let again = Journal::open_on(dynamic(&disk.crash(seed)), config.clone()).unwrap_or_else(|e| panic!("seed {seed}: {e}"));
+        let again = Journal::open_on(dynamic(&disk.crash(seed)), config.clone())
+            .unwrap_or_else(|e| panic!("seed {seed}: {e}"));
         assert_eq!(payloads(&again.log(A).unwrap()), expected, "seed {seed}");
     }
     drop((log, journal));
@@ -188,7 +238,10 @@ fn a_large_entry_without_room_for_its_file_is_no_space() {
     log.append(entry(0, 500)).unwrap();
     disk.set_capacity(1 << 30);
     log.append(entry(1, 60_000)).unwrap();
-    assert_eq!(payloads(&open(&disk.crash(0), "after").log(A).unwrap()), [entry(0, 500), entry(1, 60_000)]);
+    assert_eq!(
+        payloads(&open(&disk.crash(0), "after").log(A).unwrap()),
+        [entry(0, 500), entry(1, 60_000)]
+    );
     drop((log, journal));
 }
 
@@ -200,7 +253,12 @@ fn enospc_while_preparing_never_closes_the_journal() {
         let faults = FaultFs::new(Arc::new(disk.clone()));
         let journal = Journal::create_on(Arc::new(faults.clone()), small()).unwrap();
         let log = journal.create_log(A, 0).unwrap();
-        faults.add(Rule::on(Op::Create, Fault::no_space()).path(".tmp").nth(nth).times(4));
+        faults.add(
+            Rule::on(Op::Create, Fault::no_space())
+                .path(".tmp")
+                .nth(nth)
+                .times(4),
+        );
         let mut count = 0;
         for _ in 0..60 {
             match log.append(entry(count, 900)) {
@@ -209,7 +267,11 @@ fn enospc_while_preparing_never_closes_the_journal() {
             }
         }
         assert!(count >= 50, "call {nth}: {count} went in");
-        assert_eq!(payloads(&open(&disk.crash(nth), "after").log(A).unwrap()).len() as u64, count, "call {nth}");
+        assert_eq!(
+            payloads(&open(&disk.crash(nth), "after").log(A).unwrap()).len() as u64,
+            count,
+            "call {nth}"
+        );
         drop((log, journal));
     }
 }

@@ -29,7 +29,11 @@ fn a_view_beside_a_writer_sees_what_is_proven_and_finds_nothing_wrong() {
     let (journal, log) = one_log(&disk);
     for i in 0..40 {
         let relaxed = i % 5 == 4;
-        let append = if relaxed { log.append_relaxed(entry(i, 700)) } else { log.append(entry(i, 700)) };
+        let append = if relaxed {
+            log.append_relaxed(entry(i, 700))
+        } else {
+            log.append(entry(i, 700))
+        };
         append.unwrap();
         let story = format!("after entry {i}");
         let view = view(&disk, &story);
@@ -38,7 +42,10 @@ fn a_view_beside_a_writer_sees_what_is_proven_and_finds_nothing_wrong() {
         let durable = log.durable_end().unwrap();
         if durable > 1 {
             let end = shown(&view);
-            assert!(end <= durable && end + 2 >= durable, "{story}: {end} of {durable}");
+            assert!(
+                end <= durable && end + 2 >= durable,
+                "{story}: {end} of {durable}"
+            );
         }
         if i % 11 == 10 {
             while journal.work().unwrap() {}
@@ -60,7 +67,11 @@ fn a_view_while_segments_go_finds_no_damage() {
         let before = segments(&disk).len();
         journal.reclaim().unwrap();
         let view = view(&disk, &format!("round {round}"));
-        assert!(view.findings().is_empty(), "round {round}, {before} segments before: {:?}", view.findings());
+        assert!(
+            view.findings().is_empty(),
+            "round {round}, {before} segments before: {:?}",
+            view.findings()
+        );
         assert!(view.log(A).unwrap().bounds().unwrap().start <= round * 6 + 3);
     }
     drop((log, journal));
@@ -100,7 +111,11 @@ fn a_view_without_a_holder_shows_what_an_open_would() {
         let disk = disk(seed);
         let (journal, log) = one_log(&disk);
         for i in 0..10 {
-            let append = if i < 7 { log.append(entry(i, 700)) } else { log.append_relaxed(entry(i, 700)) };
+            let append = if i < 7 {
+                log.append(entry(i, 700))
+            } else {
+                log.append_relaxed(entry(i, 700))
+            };
             append.unwrap();
         }
         let after = disk.crash(seed);
@@ -127,15 +142,25 @@ fn a_view_of_a_damaged_journal_reads_what_is_left() {
     journal.close().unwrap();
     for path in segments(&disk) {
         let damaged = keep_all(&disk);
-        let victim = super::support::batches_of(&damaged, &path).into_iter().find(|batch| batch.frames > 0).unwrap();
+        let victim = super::support::batches_of(&damaged, &path)
+            .into_iter()
+            .find(|batch| batch.frames > 0)
+            .unwrap();
         damaged.flip_bit(&path, victim.offset + 200, 3).unwrap();
         let view = view(&damaged, &path);
         let log = view.log(A);
-        let good = log.map_or(0, |log| log.read(0..20).filter(Result::is_ok).count() + (0..20).filter(|i| log.get(*i).is_ok()).count());
-        let named = view.findings().iter().any(|finding| finding.path.ends_with(&path));
+        let good = log.map_or(0, |log| {
+            log.read(0..20).filter(Result::is_ok).count() + (0..20).filter(|i| log.get(*i).is_ok()).count()
+        });
+        let named = view
+            .findings()
+            .iter()
+            .any(|finding| finding.path.ends_with(&path));
         let refused = try_open(&damaged).err().map(|error| error.kind());
         let reads_damaged = view.log(A).is_ok_and(|log| {
-            (0..20).filter_map(|i| log.get(i).err()).all(|e| e.kind() == ErrorKind::Damaged)
+            (0..20)
+                .filter_map(|i| log.get(i).err())
+                .all(|e| e.kind() == ErrorKind::Damaged)
         });
         assert!(named || reads_damaged, "{path}: {:?}", view.findings());
         assert!(good > 0 || refused == Some(ErrorKind::Damaged), "{path}");
