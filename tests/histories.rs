@@ -10,6 +10,8 @@ mod support;
 mod carry;
 #[path = "histories/failure.rs"]
 mod failure;
+#[path = "histories/handles.rs"]
+mod handles;
 #[path = "histories/ids.rs"]
 mod ids;
 #[path = "histories/logs.rs"]
@@ -26,3 +28,5 @@ mod restarts;
 mod rotation;
 #[path = "histories/space.rs"]
 mod space;
+#[path = "histories/view.rs"]
+mod view;

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use super::batch::{Refused, What, Write, WriteBatch, Written};
 use super::commit::TERMS_MAX as OPS_MAX;
-use super::completions::inside_callback;
+use super::completions::{inside_callback, inside_waker};
 use super::group::Group;
 use super::prepare::{MARK_ROOM, Need, carry_file_len};
 use super::room::Permit;
@@ -190,18 +190,34 @@ impl Shared {
             return Err(Error::new(ErrorKind::Busy, "the in-flight bound is reached"));
         }
         if self.config.background == Background::Caller {
-            while !self.bound.try_take(charge)? {
-                check_open(&self.core.lock())?;
-                if !self.queue.lead(self) {
-                    self.sync_written()?;
-                }
-            }
-            return Ok(());
+            return self.take_in_turn(charge);
         }
         self.bound.take_blocking(charge, &mut || {
             self.backstage.sync_wanted.store(true, Ordering::Release);
             self.backstage.committer.wake();
         })
+    }
+
+    /// Takes room without a thread to wait for: the caller flushes and syncs until there is some.
+    fn take_in_turn(&self, charge: u64) -> Result<()> {
+        while !self.bound.try_take(charge)? {
+            check_open(&self.core.lock())?;
+            if inside_waker() {
+                return Err(Error::new(
+                    ErrorKind::Busy,
+                    "no room for bytes in flight, and a waker cannot wait for it",
+                ));
+            }
+            if self.bound.in_flight() == 0 {
+                // All that is held is permits, perhaps by this very thread: no flush will ever give room back.
+                self.bound.force(charge);
+                return Ok(());
+            }
+            if !self.queue.lead(self) {
+                self.sync_written()?;
+            }
+        }
+        Ok(())
     }
 
     /// Finds `batch` its place on disk and returns with the core locked, so that it is sequenced there and then.

@@ -6,6 +6,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
 
 use crate::error::Result;
 use crate::sync::{Arc, Condvar, Mutex, thread};
@@ -34,18 +35,41 @@ struct State {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Which foreign code the calling thread runs for us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Inside {
+    Nothing,
+    Callback,
+    /// In the middle of a flush.
+    Waker,
+}
+
 crate::sync::thread_local! {
     #[cfg_attr(
         not(any(loom, shuttle)),
         expect(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const block")
     )]
-    static INSIDE: Cell<bool> = Cell::new(false);
+    static INSIDE: Cell<Inside> = Cell::new(Inside::Nothing);
 }
 
-/// Whether the calling thread is running a callback. A call that blocks must be refused there: what it waits for may be
-/// waiting for the callback.
+/// Whether the calling thread is running a callback, or a task's waker. A call that blocks must be refused there: what it
+/// waits for may be waiting for the callback.
 pub(crate) fn inside_callback() -> bool {
-    INSIDE.with(Cell::get)
+    INSIDE.with(Cell::get) != Inside::Nothing
+}
+
+/// Whether the calling thread is running a waker, perhaps in the middle of a flush: nothing there may wait for flushes to end.
+pub(crate) fn inside_waker() -> bool {
+    INSIDE.with(Cell::get) == Inside::Waker
+}
+
+/// Runs a waker: foreign code, in whatever thread leads a flush or gives room back. Its panic must not become theirs.
+pub(crate) fn wake(waker: Waker) {
+    let before = INSIDE.with(|inside| inside.replace(Inside::Waker));
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        tracing::error!(panic = panic_text(panic.as_ref()), "a waker panicked");
+    }
+    INSIDE.with(|inside| inside.set(before));
 }
 
 impl Completions {
@@ -166,7 +190,7 @@ impl Completions {
 }
 
 fn run(due: VecDeque<(Callback, Result<()>)>) {
-    INSIDE.with(|inside| inside.set(true));
+    let before = INSIDE.with(|inside| inside.replace(Inside::Callback));
     for (callback, outcome) in due {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| callback(outcome))) {
             tracing::error!(
@@ -175,7 +199,7 @@ fn run(due: VecDeque<(Callback, Result<()>)>) {
             );
         }
     }
-    INSIDE.with(|inside| inside.set(false));
+    INSIDE.with(|inside| inside.set(before));
 }
 
 /// What a caught panic said.

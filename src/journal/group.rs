@@ -1,11 +1,10 @@
 //! A group: the items that one flush makes durable together, and everybody who wants to know how that ended.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use crate::error::Result;
-use crate::journal::completions::{Callback, Completions, panic_text};
+use crate::journal::completions::{Callback, Completions, wake};
 use crate::sync::{Mutex, Word};
 
 /// Ends once, with one outcome for all its items.
@@ -132,12 +131,5 @@ impl Group {
         let callbacks = std::mem::take(&mut inner.callbacks);
         self.completions.hand_over(callbacks, outcome);
         inner.handed_over = true;
-    }
-}
-
-/// Wakes a task. A waker is foreign code, run by whoever leads a flush: its panic must not become the leader's.
-pub(crate) fn wake(waker: Waker) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        tracing::error!(panic = panic_text(panic.as_ref()), "a waker panicked");
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::admit::{Manner, check_open};
 use super::batch::{Refused, What, WriteBatch, Written};
+use super::completions::inside_waker;
 use super::open::{self, Want};
 use super::report::OpenReport;
 use super::room::{Permit, Room};
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, RealFs};
 use crate::metrics::Metrics;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 use crate::types::{EntryId, LogKey};
 
 /// An open journal: one writer, any number of logs, one fsync for all of them. Cheap to clone; all clones are the same journal.
@@ -43,10 +44,22 @@ pub struct Journal {
 pub(crate) struct Alive(Arc<Shared>);
 
 impl Drop for Alive {
+    /// A task's waker may be what held the last handle. Whoever wakes it is in the middle of a flush, which shutting down waits
+    /// for: another thread does it then, and the directory is free a little later.
     fn drop(&mut self) {
-        if let Err(error) = self.0.shut() {
-            tracing::error!(%error, "the journal was dropped and its last writes failed");
+        if !inside_waker() {
+            return shut(&self.0);
         }
+        let shared = Arc::clone(&self.0);
+        if let Err(error) = thread::spawn("everlog-close", move || shut(&shared)) {
+            tracing::error!(%error, "the journal was dropped by a waker and could not be closed");
+        }
+    }
+}
+
+fn shut(shared: &Shared) {
+    if let Err(error) = shared.shut() {
+        tracing::error!(%error, "the journal was dropped and its last writes failed");
     }
 }
 

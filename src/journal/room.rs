@@ -20,8 +20,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::completions::inside_callback;
-use crate::journal::group::wake;
+use crate::journal::completions::{inside_callback, wake};
 use crate::journal::ticket::Driver;
 use crate::sync::{Arc, Mutex, Signal};
 
