@@ -29,7 +29,7 @@ pub enum ErrorKind {
     Locked,
     /// Written by a newer everlog, or asks for something this build does not have. Nothing was touched.
     Unsupported,
-    /// The operating system refused a call. Nothing is known to be damaged; look at [`Error::source`].
+    /// The operating system refused a call. Nothing is known to be damaged; look at [`source`](std::error::Error::source).
     Io,
 }
 

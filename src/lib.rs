@@ -20,3 +20,7 @@ pub use journal::{
 pub use log::{Entries, Log};
 pub use metrics::{Histogram, Metrics};
 pub use types::{Entry, EntryId, LogKey, Term, TermRun};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -58,6 +58,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         Some(create::create(fs, &config)?)
     };
     let mut recovered = recover(fs, &config, Mode::Writer)?;
+    if !created {
+        sync_names(fs)?;
+    }
     let tail = std::mem::take(&mut recovered.tail);
     let carries = !tail.is_empty() || recovered.hollow;
     let mut shared = build(fs, config, recovered, first, lock)?;
@@ -78,6 +81,15 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         return Err(error);
     }
     Ok(shared)
+}
+
+/// A life that was killed may have named its segments and not synced the names: what was read here must be there after a power cut.
+fn sync_names(fs: &Arc<dyn Fs>) -> Result<()> {
+    for dir in ["", files::JOURNAL] {
+        fs.sync_dir(dir)
+            .map_err(|e| Error::io(fs.display(dir), "sync the directory", e))?;
+    }
+    Ok(())
 }
 
 fn build(
@@ -183,7 +195,7 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
             }
             (Ok(number), "tmp") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.stale.push(path);
+                found.surplus.push(path);
             }
             // Never finished.
             (_, "tmp" | "tmp-idx") => found.surplus.push(path),

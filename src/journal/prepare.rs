@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use super::files;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BATCHES_AT;
-use crate::fs::{Access, File, Fs};
+use crate::fs::{File, Fs};
 use crate::segment::Segment;
 use crate::sync::{Arc, Mutex};
 
@@ -55,8 +55,6 @@ struct State {
     large_claimed: VecDeque<Prepared>,
     /// For a tail to be carried.
     carry: Option<Prepared>,
-    /// Left-overs of an earlier life that may be written anew.
-    stale: Vec<String>,
     /// Left-overs that nothing will use.
     surplus: Vec<String>,
     /// How many of `named` and `spares` are spoken for by admitted writes.
@@ -102,7 +100,6 @@ impl Pool {
             large: Vec::new(),
             large_claimed: VecDeque::new(),
             carry,
-            stale: found.stale,
             surplus,
             claimed: 0,
             carry_len: sizes.carry_len,
@@ -314,13 +311,8 @@ impl Pool {
 
     /// A zeroed, synced file of `len` bytes under a spare's name. The caller holds `maker`.
     fn make(&self, len: u64) -> Result<Prepared> {
-        let (old, fresh) = {
-            let mut state = self.state.lock();
-            let old = state.stale.pop();
-            (old, state.number("tmp"))
-        };
-        let temporary = old.clone().unwrap_or(fresh);
-        let result = self.zeroed(&temporary, old.is_some(), len);
+        let temporary = self.state.lock().number("tmp");
+        let result = self.zeroed(&temporary, len);
         let mut state = self.state.lock();
         let file = match result {
             Ok(file) => file,
@@ -342,18 +334,9 @@ impl Pool {
         Ok(Prepared { path, file, len })
     }
 
-    fn zeroed(&self, path: &str, exists: bool, len: u64) -> Result<Arc<dyn File>> {
+    fn zeroed(&self, path: &str, len: u64) -> Result<Arc<dyn File>> {
         let io = |doing: &'static str| move |e| Error::io(self.fs.display(path), doing, e);
-        let file = if exists {
-            let file = self
-                .fs
-                .open(path, Access::Write)
-                .map_err(io("open a left-over file"))?;
-            file.set_len(0).map_err(io("empty a left-over file"))?;
-            file
-        } else {
-            self.fs.create(path).map_err(io("create a segment file"))?
-        };
+        let file = self.fs.create(path).map_err(io("create a segment file"))?;
         let mut at = 0;
         while at < len {
             let step = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
@@ -416,7 +399,6 @@ pub(crate) struct Sizes {
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     pub(crate) spares: Vec<Prepared>,
-    pub(crate) stale: Vec<String>,
     pub(crate) surplus: Vec<String>,
     pub(crate) next_id: u64,
     pub(crate) next_number: u64,

@@ -335,23 +335,8 @@ fn apply_to(log: &mut LogState, what: What, mut op: Op) -> Option<Op> {
             op.index = from;
             log.truncate(from);
         }
-        What::PurgeTo(_) | What::PurgeThrough(_) => {
-            let to = match what {
-                What::PurgeThrough(id) => id.index + 1,
-                What::PurgeTo(to) => to,
-                _ => 0,
-            };
-            if to <= log.start {
-                return None;
-            }
-            op.kind = Kind::Purge;
-            op.index = to;
-            op.term = match what {
-                What::PurgeThrough(id) => id.term,
-                _ => purged_id(to, log.term_at(to - 1), log.last()).map_or(Term(0), |id| id.term),
-            };
-            log.purge(to, op.term);
-        }
+        What::PurgeTo(to) => return apply_purge(log, to, None, op),
+        What::PurgeThrough(id) => return apply_purge(log, id.index + 1, Some(id.term), op),
         What::Reset(last) => {
             op.kind = Kind::Reset;
             op.index = last.index + 1;
@@ -388,5 +373,17 @@ fn apply_to(log: &mut LogState, what: What, mut op: Op) -> Option<Op> {
         }
         What::Create(_) | What::Delete | What::Floor(_) => return None,
     }
+    Some(op)
+}
+
+fn apply_purge(log: &mut LogState, to: u64, term: Option<Term>, mut op: Op) -> Option<Op> {
+    if to <= log.start {
+        return None;
+    }
+    let beyond = || purged_id(to, log.term_at(to - 1), log.last()).map_or(Term(0), |id| id.term);
+    op.kind = Kind::Purge;
+    op.index = to;
+    op.term = term.unwrap_or_else(beyond);
+    log.purge(to, op.term);
     Some(op)
 }

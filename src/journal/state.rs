@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::format::{Facts, Frame, Kind};
+use crate::format::{Frame, Kind};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
@@ -199,90 +199,65 @@ impl Logs {
         segment: &Arc<Segment>,
     ) -> Result<(), ReplayBad> {
         let key = frame.log;
-        let at = segment.id;
-        let bad = |what: String| ReplayBad {
-            log: key,
-            missing: None,
-            what,
-        };
         self.incarnation_next = self.incarnation_next.max(frame.incarnation + 1);
         match frame.kind {
-            Kind::Append => {
-                let terms = [TermRun {
-                    first: frame.index,
-                    term: frame.term,
-                }];
-                let slots = Slots::one(frame.index, header_at);
-                let range = frame.index..frame.index + 1;
-                let run = Replayed::Run {
-                    log: key,
-                    incarnation: frame.incarnation,
-                    range,
-                    terms: &terms,
-                    slots,
-                };
-                return self.replay(run, segment);
-            }
+            Kind::Append => return self.replay_entry(frame, header_at, segment),
             Kind::Create => {
                 let mut log = LogState::new(frame.incarnation, frame.index);
-                log.identity_at = at;
+                log.identity_at = segment.id;
                 self.map.insert(key, log);
             }
             Kind::Delete => {
-                if self
-                    .map
-                    .get(&key)
-                    .is_some_and(|log| log.incarnation == frame.incarnation)
-                {
+                let log = self.map.get(&key);
+                if log.is_some_and(|log| log.incarnation == frame.incarnation) {
                     self.map.remove(&key);
                 }
-            }
-            Kind::Truncate => {
-                let log = self.provisional(key, frame.incarnation, frame.index);
-                log.see_end(frame.index);
-                log.truncate(frame.index);
-            }
-            Kind::Purge => {
-                let log = self.provisional(key, frame.incarnation, frame.index);
-                log.purge(frame.index, frame.term);
-                log.purged_at = at;
-            }
-            Kind::Reset => {
-                let log = self.provisional(key, frame.incarnation, frame.index);
-                log.reset(frame.index, frame.term);
-                log.unseen = false;
-                log.identity_at = at;
-                log.purged_at = at;
             }
             Kind::Cell => {
                 let log = self.provisional(key, frame.incarnation, 0);
                 let place = Some((Arc::clone(segment), header_at));
-                log.cells.insert(
-                    frame.cell,
-                    Cell {
-                        value: payload,
-                        place,
-                        serial: 0,
-                    },
-                );
-            }
-            Kind::Facts => {
-                let facts = payload.as_deref().and_then(|p| Facts::decode(p).ok());
-                let facts = facts.ok_or_else(|| bad(format!("the facts of log {key} do not decode")))?;
-                let log = self.provisional(key, frame.incarnation, frame.index);
-                log.restate(&facts, frame.index).map_err(bad)?;
-                log.identity_at = at;
-                log.purged_at = at;
+                let (value, serial) = (payload, 0);
+                let cell = Cell { value, place, serial };
+                log.cells.insert(frame.cell, cell);
             }
             Kind::Floor => self.floor = self.floor.max(frame.index),
+            Kind::Truncate | Kind::Purge | Kind::Reset | Kind::Facts => {
+                let log = self.provisional(key, frame.incarnation, frame.index);
+                log.replay(frame, payload.as_deref(), segment.id)
+                    .map_err(|what| ReplayBad {
+                        log: key,
+                        missing: None,
+                        what,
+                    })?;
+            }
             Kind::CellUnknown | Kind::Lost | Kind::Relocated => {
-                return Err(bad(format!(
-                    "a frame of kind {:?} needs a newer everlog",
-                    frame.kind
-                )));
+                let what = format!("a frame of kind {:?} needs a newer everlog", frame.kind);
+                let missing = None;
+                return Err(ReplayBad {
+                    log: key,
+                    missing,
+                    what,
+                });
             }
         }
         Ok(())
+    }
+
+    fn replay_entry(
+        &mut self,
+        frame: &Frame,
+        header_at: u64,
+        segment: &Arc<Segment>,
+    ) -> Result<(), ReplayBad> {
+        let (first, term) = (frame.index, frame.term);
+        let run = Replayed::Run {
+            log: frame.log,
+            incarnation: frame.incarnation,
+            range: first..first + 1,
+            terms: &[TermRun { first, term }],
+            slots: Slots::one(first, header_at),
+        };
+        self.replay(run, segment)
     }
 
     /// The log `key` of that incarnation; one whose creation lies below the floor begins at `start`.

@@ -20,6 +20,8 @@ pub(crate) struct Explorer<'a> {
     pub(crate) tally: &'a Tally,
     /// What led to where we are; side branches leave nothing in it.
     pub(crate) trace: Vec<String>,
+    /// The disk as the last crash left it.
+    pub(crate) left: Option<SimFs>,
 }
 
 /// What the journal said before the operation during which a crash came.
@@ -45,6 +47,7 @@ impl<'a> Explorer<'a> {
             chooser,
             tally,
             trace: Vec::new(),
+            left: None,
         }
     }
 
@@ -159,6 +162,7 @@ impl<'a> Explorer<'a> {
                 probe.plan(fault);
             }
         }
+        self.left = Some(probe.disk.fork());
         let mut timeline = timeline;
         if loss == Loss::Power {
             timeline.written = timeline.base();
@@ -167,6 +171,7 @@ impl<'a> Explorer<'a> {
         let opened = Journal::open_on(fs, config);
         let nested = probe.take();
         probe.heal();
+        timeline.names_unsure |= probe.dir_failed();
         let journal = match opened {
             Ok(journal) => journal,
             Err(error) => return self.refused(&error, &probe, timeline, nested, said, depth),
@@ -181,16 +186,12 @@ impl<'a> Explorer<'a> {
             .lost_writes
             .add(u64::from(position < timeline.issued()));
         self.tally.kept_writes.add(u64::from(position > timeline.base()));
-        let unborn = timeline.unborn;
-        timeline.found(position);
-        if loss == Loss::Power {
-            timeline.ack(position);
-        }
-        timeline.unborn = unborn && loss == Loss::Kill;
         for moment in nested {
             self.tally.nested.add(1);
-            self.examine(moment, timeline.clone(), &Said::default(), depth + 1);
+            let window = timeline.within(loss, moment.loss, position);
+            self.examine(moment, window, &Said::default(), depth + 1);
         }
+        timeline.found(position);
         // Everything that opening found is durable from now on.
         timeline.ack(position);
         Some(Life::new(journal, probe, timeline, depth))
@@ -218,6 +219,11 @@ impl<'a> Explorer<'a> {
         self.note(format!("opening failed: {error:?}"));
         if self.ground.is_hostile() && is_damage(error.kind()) {
             self.tally.hostile_damaged.add(1);
+            return None;
+        }
+        if timeline.names_unsure && error.kind() == ErrorKind::Invalid {
+            // A segment under two names is refused: which of them is right is for a person to say.
+            self.tally.names_refused.add(1);
             return None;
         }
         if timeline.unborn && error.kind() == ErrorKind::NotFound {

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use super::choose::{SEGMENT_BYTES_MAX, SEGMENTS_AHEAD_MAX};
+use super::choose::{IN_FLIGHT_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENTS_AHEAD_MAX};
+use super::model::Model;
 
-/// Panics unless `files`, those of a journal whose logs are all empty and in which nothing is pending, are few and small.
-pub(crate) fn check_small(files: &BTreeMap<String, u64>) {
+/// Panics unless `files`, those of a journal that holds `now`, whose logs are all empty, and in which nothing is pending, are few
+/// and small.
+pub(crate) fn check_small(files: &BTreeMap<String, u64>, now: &Model) {
     let count = |end: &str| files.keys().filter(|path| path.ends_with(end)).count() as u64;
-    // The segment that is written, the one before it (the floor may stand across the edge), and the next one by name.
-    let segments_max = 6;
-    // Those ahead, the reserve, and one for a tail to be carried.
-    let spares_max = SEGMENTS_AHEAD_MAX + 2;
+    // The segment that was newest when the floor rose, the next one by name, one across the edge, and what the restatements took:
+    // at worst each fact fills a small segment.
+    let facts = now.0.values().map(|log| 1 + log.cells.len() as u64);
+    let segments_max = 4 + facts.sum::<u64>();
+    // Those ahead, the reserve, one for a tail to be carried, and those that were spoken for by writes of a block each.
+    let spares_max = SEGMENTS_AHEAD_MAX + 2 + IN_FLIGHT_BYTES_MAX / 4096;
     let found = [
         count(".seg"),
         count(".idx"),
@@ -25,7 +29,7 @@ pub(crate) fn check_small(files: &BTreeMap<String, u64>) {
     );
     // A large entry leaves one large segment and one large file to carry it.
     let bytes: u64 = files.values().sum();
-    let most = 8 * SEGMENT_BYTES_MAX + 6 * LARGE;
+    let most = (segments_max + spares_max) * SEGMENT_BYTES_MAX + 6 * LARGE;
     assert!(bytes <= most, "{bytes} bytes, at most {most}: {files:#?}");
 }
 

@@ -81,6 +81,7 @@ impl Life {
         if self.probe.fired() > 0 {
             window.written = window.base();
         }
+        window.names_unsure |= self.probe.dir_failed();
         window
     }
 
@@ -452,9 +453,10 @@ impl Explorer<'_> {
         self.work(life);
         self.reclaim(life);
         self.work(life);
-        if life.is_healthy() {
+        // A life that has written nothing removes nothing.
+        if life.is_healthy() && life.journal().metrics().batches > 0 {
             self.tally.drained.add(1);
-            super::growth::check_small(&life.probe.disk.files());
+            super::growth::check_small(&life.probe.disk.files(), life.timeline.now());
         }
         true
     }

@@ -8,9 +8,11 @@
 //! `EVERLOG_CRASH_STATES=100000` runs so many states (scripts/crash-campaign does), `EVERLOG_SEED=n` one workload.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use everlog::fs::SimFs;
 use explore::Explorer;
 use tally::Tally;
 
@@ -64,6 +66,16 @@ fn what_a_crash_leaves_is_a_prefix_of_what_was_issued() {
     assert!(tally.missing().is_empty(), "never reached: {:?}", tally.missing());
 }
 
+/// Prints what stands on `disk`.
+fn show(disk: &SimFs) {
+    println!("the last crash left {:#?}", disk.files());
+    let shown = everlog::inspect::dump_on(Arc::new(disk.clone()), None, &mut |item| {
+        println!("  {item:?}");
+        Ok(())
+    });
+    println!("{shown:?}");
+}
+
 /// Runs the workload of `seed`; false if it failed, and then it says how.
 fn workload(seed: u64, tally: &Tally) -> bool {
     let mut explorer = Explorer::new(seed, tally);
@@ -71,6 +83,9 @@ fn workload(seed: u64, tally: &Tally) -> bool {
     if outcome.is_err() {
         let trace = explorer.trace.join("\n  ");
         println!("seed {seed} failed after\n  {trace}");
+        if let Some(disk) = explorer.left {
+            show(&disk);
+        }
         println!("rerun: EVERLOG_SEED={seed} cargo test --test crash -- --nocapture");
     }
     outcome.is_ok()

@@ -62,6 +62,7 @@ struct State {
     next_file: u64,
     faults: Vec<Fault>,
     fired: u32,
+    dir_failed: bool,
     calls: u64,
     removed_segments: u64,
 }
@@ -83,6 +84,7 @@ impl Probe {
             next_file: 0,
             faults: Vec::new(),
             fired: 0,
+            dir_failed: false,
             calls: 0,
             removed_segments: 0,
         };
@@ -133,6 +135,11 @@ impl Probe {
     /// How many faults happened.
     pub(crate) fn fired(&self) -> u32 {
         self.held().fired
+    }
+
+    /// Whether a sync of the directory failed.
+    pub(crate) fn dir_failed(&self) -> bool {
+        self.held().dir_failed
     }
 
     /// How many segments were removed.
@@ -256,6 +263,7 @@ impl Fs for Probe {
     fn sync_dir(&self, path: &str) -> io::Result<()> {
         self.before("sync_dir", path, None)?;
         if let Some(Fault::Dir { kept, .. }) = self.due(|fault| matches!(fault, Fault::Dir { .. })) {
+            self.held().dir_failed = true;
             self.disk.fail_sync_dir(path, 0, kept);
         }
         self.disk.sync_dir(path)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use everlog::{Journal, LogKey};
 
 use super::model::Model;
+use super::probe::Loss;
 
 /// A window on the states of a journal, each named by its *position*, the number of writes issued before it.
 #[derive(Clone)]
@@ -16,6 +17,8 @@ pub(crate) struct Timeline {
     pub(crate) written: u64,
     /// The journal may not be there at all.
     pub(crate) unborn: bool,
+    /// A sync of the directory failed, so that a file may come back under a name that it had before.
+    pub(crate) names_unsure: bool,
 }
 
 /// For each log the entries that the journal called durable, as they were read at that moment.
@@ -29,6 +32,7 @@ impl Timeline {
             states: VecDeque::from([Model::default()]),
             written: 0,
             unborn: true,
+            names_unsure: false,
         }
     }
 
@@ -77,6 +81,26 @@ impl Timeline {
         }
         self.written = position;
         self.unborn = false;
+    }
+
+    /// What a crash of kind `inner` may leave that comes while an opening after one of kind `outer` has not returned, if that opening
+    /// would find the state at `position`.
+    pub(crate) fn within(&self, outer: Loss, inner: Loss, position: u64) -> Timeline {
+        let mut window = self.clone();
+        match (outer, inner) {
+            // Everything on the disk is durable already, or none of it is lost.
+            (Loss::Power, _) => {
+                window.found(position);
+                window.ack(position);
+            }
+            (Loss::Kill, Loss::Kill) => {
+                window.found(position);
+                window.unborn = self.unborn;
+            }
+            // The power cut may take whatever the kill had left to the system.
+            (Loss::Kill, Loss::Power) => {}
+        }
+        window
     }
 
     /// The highest position from `from` on whose state is `found`.

@@ -66,26 +66,20 @@ pub(super) fn sample() -> (Vec<u8>, Vec<IndexOp>) {
         .into_iter()
         .flat_map(|at| place_of(at).to_le_bytes())
         .collect();
+    let digests =
+        [(10, 3, b"one"), (11, 4, b"two")].map(|(index, term, p)| digest(index, Term(term), payload_crc(p)));
     let run = IndexRun {
         log: LogKey(1),
         incarnation: 5,
         first: 10,
         count: 2,
-        digest: digest(10, Term(3), payload_crc(b"one")).wrapping_add(digest(
-            11,
-            Term(4),
-            payload_crc(b"two"),
-        )),
-        terms: vec![
-            TermRun {
-                first: 10,
-                term: Term(3),
-            },
-            TermRun {
-                first: 11,
-                term: Term(4),
-            },
-        ],
+        digest: digests[0].wrapping_add(digests[1]),
+        terms: [(10, 3), (11, 4)]
+            .map(|(first, term)| TermRun {
+                first,
+                term: Term(term),
+            })
+            .to_vec(),
         block_at: (bytes.len() - places.len()) as u64,
         block_crc: crc32fast::hash(&places),
     };

@@ -285,7 +285,7 @@ fn assemble(
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
-        discard: discard(candidates, &chain, last, proven_last, &blank),
+        discard: discard(candidates, &chain, last, &survey, &blank),
         blank,
         logs,
         hollow: !proven_last && tail.is_empty() && last.opening.pred.is_some(),
@@ -384,15 +384,22 @@ fn bad_copies(
 }
 
 /// The files that the journal does not need. A last segment of which nothing is proven is one of them: what is valid of
-/// it is the tail, which this life's first segment carries before anything is removed. Files below a floor that is
-/// valid and not proven are left for a later life. Files that were named ahead of need are used again.
+/// it is the tail, which this life's first segment carries before anything is removed; with it goes a floor that stands in the
+/// tail. Files below a floor that is valid and neither proven nor carried are left for a later life. Files that were named ahead of
+/// need are used again.
 fn discard(
     candidates: &Candidates,
     chain: &Chain,
     last: &Segment,
-    proven_last: bool,
+    survey: &Survey,
     blank: &[u64],
 ) -> Vec<String> {
+    let proven_last = survey.durable_through != 0;
+    let tail = survey.unproven.iter().flat_map(|batch| &batch.frames);
+    let carried = tail
+        .filter(|frame| frame.kind == Kind::Floor)
+        .map(|frame| frame.index);
+    let floor = carried.max().unwrap_or(0).max(chain.floor_proven);
     let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
     if proven_last {
         needed.insert(last.id);
@@ -400,7 +407,7 @@ fn discard(
         needed.remove(&last.id);
     }
     needed.extend(blank);
-    let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= chain.floor_proven);
+    let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= floor);
     let segments = candidates
         .all
         .keys()

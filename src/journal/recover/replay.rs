@@ -162,9 +162,10 @@ pub(super) fn complete(
 /// Takes out of `range` what `frame` drops of its log.
 fn take_from(range: &mut Range<u64>, frame: &Frame) {
     match frame.kind {
-        Kind::Purge | Kind::Reset => range.start = range.start.max(frame.index),
+        Kind::Purge => range.start = range.start.max(frame.index),
         Kind::Truncate => range.end = range.end.min(frame.index),
-        Kind::Delete => range.end = range.start,
+        // A reset takes every entry, also those above where it goes on.
+        Kind::Reset | Kind::Delete => range.end = range.start,
         _ => {}
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::{DiskPlace, LogState, Pending, Piece, Place};
-use crate::format::Facts;
+use crate::format::{Facts, Frame, Kind};
 use crate::segment::{BlockRef, Segment, Slots};
 use crate::sync::Arc;
 use crate::types::{EntryId, Term, TermRun};
@@ -206,6 +206,39 @@ impl LogState {
         self.pieces.clear();
         self.terms.clear();
         self.lost.clear();
+    }
+
+    /// Applies a frame that changes the log's bounds and stands in `segment`.
+    pub(super) fn replay(
+        &mut self,
+        frame: &Frame,
+        payload: Option<&[u8]>,
+        segment: u64,
+    ) -> Result<(), String> {
+        match frame.kind {
+            Kind::Truncate => {
+                self.see_end(frame.index);
+                self.truncate(frame.index);
+            }
+            Kind::Purge => {
+                self.purge(frame.index, frame.term);
+                self.purged_at = segment;
+            }
+            Kind::Reset => {
+                self.reset(frame.index, frame.term);
+                self.unseen = false;
+                self.identity_at = segment;
+                self.purged_at = segment;
+            }
+            _ => {
+                let facts = payload.and_then(|p| Facts::decode(p).ok());
+                let facts = facts.ok_or("the facts do not decode")?;
+                self.restate(&facts, frame.index)?;
+                self.identity_at = segment;
+                self.purged_at = segment;
+            }
+        }
+        Ok(())
     }
 
     /// Takes over what a restatement says; its end must be ours, if we saw any entry. It may be older than the floor

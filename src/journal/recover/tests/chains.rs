@@ -185,15 +185,20 @@ fn leftovers_below_a_proven_floor_are_no_damage_and_may_go() {
     assert_eq!(found.incarnation_next, 9, "as the floor states");
 }
 
-/// The floor stands in a batch that nobody proved: it excuses what is missing, and permits no deletion yet.
+/// The floor stands in a batch that nobody proved: it excuses what is missing, and permits deletion only when the next life's unit,
+/// which carries it, is synced.
 #[test]
-fn an_unproven_floor_excuses_missing_files_and_deletes_none() {
+fn an_unproven_floor_excuses_missing_files_and_permits_deletion_once_it_is_carried() {
     let found = open(&floored(false));
     assert_eq!((found.floor, found.floor_proven), (4, false));
     assert!(found.chain.is_empty(), "S4 itself is unproven");
     assert_eq!(found.pred.unwrap().segment, 3);
     assert_eq!(found.tail.len(), 3);
-    assert_eq!(found.discard, [name(4)], "superseded by the next life's unit");
+    assert_eq!(
+        found.discard,
+        [name(1), name(3), name(4)],
+        "what the carried floor and the carrying unit supersede"
+    );
 }
 
 /// Rule 4: the predecessor of the next unit is that of the unproven one, unchanged, and its content is the tail.
