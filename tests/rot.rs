@@ -3,6 +3,11 @@
 //!
 //! A sample in CI; `EVERLOG_ROT=all` flips every bit.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "offsets and bits of a file of some KiB"
+)]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
