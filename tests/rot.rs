@@ -17,7 +17,11 @@ use everlog::inspect::verify_on;
 use everlog::{EntryId, ErrorKind, Journal, LogKey, WriteBatch};
 
 #[path = "histories/support.rs"]
-#[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "shared with other tests, each of which uses a part"
+)]
 mod support;
 
 use support::{RawBatch, batches_of, blocks, disk, dynamic, entry, keep_all, segments, small};
