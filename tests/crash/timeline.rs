@@ -93,11 +93,9 @@ impl Timeline {
                 window.found(position);
                 window.ack(position);
             }
-            (Loss::Kill, Loss::Kill) => {
-                window.found(position);
-                window.unborn = self.unborn;
-            }
-            // The power cut may take whatever the kill had left to the system.
+            // Visible as it was; but a power cut after that may still take whatever the kills had left to the system, and show what
+            // stands behind it.
+            (Loss::Kill, Loss::Kill) => window.written = position,
             (Loss::Kill, Loss::Power) => {}
         }
         window
