@@ -6,6 +6,8 @@
 #[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
 mod support;
 
+#[path = "histories/broken.rs"]
+mod broken;
 #[path = "histories/carry.rs"]
 mod carry;
 #[path = "histories/failure.rs"]
