@@ -297,6 +297,9 @@ impl Shared {
             let text = "the journal has threads of its own; open it with Background::Caller to do its work";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
+        if self.core.lock().shut {
+            return Ok(self.completions.run_pending());
+        }
         let mut any = self.queue.lead(self);
         if self.backstage.activity.lock().unsynced_since.is_some() {
             self.sync_written()?;
@@ -345,6 +348,9 @@ impl Shared {
         if !inside_callback() || self.config.background == Background::Threads {
             self.completions.shutdown();
         }
+        // Callers that still make files or free segments must be done before the directory is another life's.
+        drop(self.reclaiming.lock());
+        self.pool.close();
         *self.lock.lock() = None;
         tracing::info!(dir = %self.fs.display("").display(), "the journal was closed");
         synced
