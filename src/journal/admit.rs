@@ -102,7 +102,7 @@ impl Shared {
     fn admit_or(&self, batch: &WriteBatch, manner: &mut Manner) -> Result<(MutexGuard<'_, Core>, u64)> {
         self.check_sizes(batch)?;
         let appends = batch.ops.iter().any(|op| op.what.is_append());
-        let charge = {
+        let mut charge = {
             let core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
@@ -113,7 +113,7 @@ impl Shared {
                 .make_carry(super::open::tail_max(&self.config, charge))?;
         }
         self.take_in_flight(charge, appends, manner)?;
-        match self.take_place(batch, charge, appends, manner.try_only) {
+        match self.take_place(batch, &mut charge, appends, manner.try_only) {
             Ok(core) => Ok((core, charge)),
             Err(error) => {
                 self.bound.give_back(charge);
@@ -208,14 +208,22 @@ impl Shared {
     fn take_place(
         &self,
         batch: &WriteBatch,
-        cost: u64,
+        charge: &mut u64,
         appends: bool,
         try_only: bool,
     ) -> Result<MutexGuard<'_, Core>> {
+        let restates = batch.ops.iter().any(|op| matches!(op.what, What::RestateCell(_)));
         loop {
             let mut core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
+            if restates {
+                // It says what the cells hold now, and they may have grown since the estimate.
+                let now = self.estimate(&core.logs, batch);
+                self.bound.force(now.saturating_sub(*charge));
+                *charge = now.max(*charge);
+            }
+            let cost = *charge;
             let Err(short) = self.claim(&mut core, cost, appends) else {
                 return Ok(core);
             };
