@@ -143,6 +143,17 @@ impl Pool {
         spoken
     }
 
+    /// Takes back the last claim, which was for `need`: the write has no effect.
+    pub(crate) fn unclaim(&self, need: Need) {
+        let mut state = self.state.lock();
+        if let Need::Large(_) = need {
+            let file = state.large_claimed.pop_back();
+            state.large.extend(file);
+        } else {
+            state.claimed = state.claimed.saturating_sub(1);
+        }
+    }
+
     /// The same, and nothing was freed since that would do for a file.
     pub(crate) fn has_no_room(&self) -> bool {
         let (full, len) = {
