@@ -1,5 +1,6 @@
 //! A group: the items that one flush makes durable together, and everybody who wants to know how that ended.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -135,9 +136,25 @@ impl Group {
     }
 }
 
+crate::sync::thread_local! {
+    #[cfg_attr(
+        not(any(loom, shuttle)),
+        expect(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const block")
+    )]
+    static WAKING: Cell<bool> = Cell::new(false);
+}
+
+/// Whether the calling thread is waking a task, in the midst of a flush and perhaps under the writer's lock.
+pub(crate) fn inside_waker() -> bool {
+    WAKING.with(Cell::get)
+}
+
 /// Wakes a task. A waker is foreign code, run by whoever leads a flush: its panic must not become the leader's.
 pub(crate) fn wake(waker: Waker) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+    let outer = WAKING.with(|waking| waking.replace(true));
+    let woken = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+    WAKING.with(|waking| waking.set(outer));
+    if let Err(panic) = woken {
         tracing::error!(panic = panic_text(panic.as_ref()), "a waker panicked");
     }
 }

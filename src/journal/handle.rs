@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::admit::{Manner, check_open};
 use super::batch::{Refused, What, WriteBatch, Written};
+use super::group::inside_waker;
 use super::open::{self, Want};
 use super::report::OpenReport;
 use super::room::{Permit, Room};
@@ -13,7 +14,7 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::{Fs, RealFs};
 use crate::metrics::Metrics;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread};
 use crate::types::{EntryId, LogKey};
 
 /// An open journal: one writer, any number of logs, one fsync for all of them. Cheap to clone; all clones are the same journal.
@@ -39,13 +40,24 @@ pub struct Journal {
     _alive: Arc<Alive>,
 }
 
+fn shut(shared: &Shared) {
+    if let Err(error) = shared.shut() {
+        tracing::error!(%error, "the journal was dropped and its last writes failed");
+    }
+}
+
 /// Shuts the journal down when the last handle goes.
 pub(crate) struct Alive(Arc<Shared>);
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        if let Err(error) = self.0.shut() {
-            tracing::error!(%error, "the journal was dropped and its last writes failed");
+        if !inside_waker() {
+            return shut(&self.0);
+        }
+        // A waker let go of the last handle, on the thread that commits: shutting down waits for that very thread.
+        let shared = Arc::clone(&self.0);
+        if let Err(error) = thread::spawn("everlog-close", move || shut(&shared)) {
+            tracing::error!(%error, "the journal was dropped in a waker, and no thread could be started to close it");
         }
     }
 }
