@@ -205,6 +205,11 @@ impl Shared {
                 check_open(&self.core.lock())?;
                 if !self.queue.lead(self) {
                     self.sync_written()?;
+                    if self.bound.in_flight() == 0 {
+                        // The disk owes nothing: only permits are held, perhaps by this very thread.
+                        self.bound.force(charge);
+                        return Ok(());
+                    }
                 }
             }
             return Ok(());
