@@ -9,6 +9,8 @@
 )]
 mod support;
 
+#[path = "histories/broken.rs"]
+mod broken;
 #[path = "histories/carry.rs"]
 mod carry;
 #[path = "histories/failure.rs"]
