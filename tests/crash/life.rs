@@ -72,7 +72,7 @@ impl Life {
     /// Two things went wrong, so that a write may be lost or refused for ever.
     fn may_fail(&self) -> bool {
         let tight = u32::from(is_tight(&self.probe.disk));
-        self.dead || self.probe.fired() + tight >= 2
+        self.dead || self.failed || self.probe.fired() + tight >= 2
     }
 
     /// What a crash may leave now. After a fault a write that was only written is as unsure as the file that it stands in.
