@@ -18,6 +18,8 @@ mod ids;
 mod logs;
 #[path = "histories/opening.rs"]
 mod opening;
+#[path = "histories/proof.rs"]
+mod proof;
 #[path = "histories/purge.rs"]
 mod purge;
 #[path = "histories/recorder.rs"]

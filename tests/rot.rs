@@ -53,21 +53,32 @@ fn subjects() -> Vec<Subject> {
             std::mem::forget(journal);
         }
         let disk = keep_all(&disk);
-        all.push(Subject { name, disk, config, state });
+        all.push(Subject {
+            name,
+            disk,
+            config,
+            state,
+        });
     }
     all
 }
 
 /// Appends in terms, batches over logs, cells, a truncate, a purge, a reset, a deleted log, an entry larger than a segment.
 fn write(journal: &Journal) {
-    let logs: Vec<_> = (1..=4).map(|n| journal.create_log(LogKey(n), 10 * n).unwrap()).collect();
+    let logs: Vec<_> = (1..=4)
+        .map(|n| journal.create_log(LogKey(n), 10 * n).unwrap())
+        .collect();
     for i in 0..6_u64 {
         for (n, log) in (1..=3_u64).zip(&logs) {
             let len = 30 + 97 * usize::try_from((i * n) % 5).unwrap();
-            log.append_at(EntryId::new(u128::from(i / 2 + 1), 10 * n + i), entry(i * n, len)).unwrap();
+            log.append_at(EntryId::new(u128::from(i / 2 + 1), 10 * n + i), entry(i * n, len))
+                .unwrap();
         }
         let mut batch = WriteBatch::new();
-        batch.append(LogKey(4), entry(i, 40)).append(LogKey(4), entry(i + 100, 1)).set(LogKey(1), 0, i.to_le_bytes());
+        batch
+            .append(LogKey(4), entry(i, 40))
+            .append(LogKey(4), entry(i + 100, 1))
+            .set(LogKey(1), 0, i.to_le_bytes());
         journal.write(batch).unwrap();
     }
     logs[0].truncate_from(14).unwrap();
@@ -82,7 +93,11 @@ fn write(journal: &Journal) {
 }
 
 fn state(journal: &Journal) -> State {
-    journal.logs().into_iter().map(|key| (key, held(journal, key).0)).collect()
+    journal
+        .logs()
+        .into_iter()
+        .map(|key| (key, held(journal, key).0))
+        .collect()
 }
 
 /// What a log holds, and the errors that reading it met. An entry that cannot be read is left empty.
@@ -96,7 +111,13 @@ fn held(journal: &Journal, key: LogKey) -> (Held, Vec<everlog::Error>) {
             Ok(entry) => entries.push((entry.id, entry.payload.to_vec())),
             Err(error) => {
                 errors.push(error);
-                entries.push((EntryId { term: log.term_at(index).unwrap_or_default(), index }, Vec::new()));
+                entries.push((
+                    EntryId {
+                        term: log.term_at(index).unwrap_or_default(),
+                        index,
+                    },
+                    Vec::new(),
+                ));
             }
         }
     }
@@ -111,7 +132,14 @@ fn held(journal: &Journal, key: LogKey) -> (Held, Vec<everlog::Error>) {
         }
     }
     let start = bounds.start;
-    (Held { start, entries, cells }, errors)
+    (
+        Held {
+            start,
+            entries,
+            cells,
+        },
+        errors,
+    )
 }
 
 /// What came of a damaged disk.
@@ -131,7 +159,10 @@ fn look(subject: &Subject, damaged: &SimFs, story: &str) -> Told {
         Ok(journal) => journal,
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Damaged, "{story}: {error}");
-            assert!(error.path().is_some() && error.offset().is_some(), "{story}: {error} has no place");
+            assert!(
+                error.path().is_some() && error.offset().is_some(),
+                "{story}: {error} has no place"
+            );
             return Told::Damaged;
         }
     };
@@ -149,19 +180,33 @@ fn look(subject: &Subject, damaged: &SimFs, story: &str) -> Told {
         damage += errors.len();
         let bad = errors.len();
         let same = found.start == expected.start && found.entries.len() == expected.entries.len();
-        assert!(same || cut, "{story}: log {key} is {:?}.. with {}, silently", found.start, found.entries.len());
+        assert!(
+            same || cut,
+            "{story}: log {key} is {:?}.. with {}, silently",
+            found.start,
+            found.entries.len()
+        );
         let mut unread = 0;
         for (id, payload) in &found.entries {
             let good = expected.entries.iter().any(|(i, p)| i == id && p == payload);
             unread += usize::from(!good);
-            assert!(good || payload.is_empty() || cut, "{story}: entry {id} of log {key} has wrong bytes");
+            assert!(
+                good || payload.is_empty() || cut,
+                "{story}: entry {id} of log {key} has wrong bytes"
+            );
         }
         for (cell, value) in &found.cells {
             let good = expected.cells.get(cell) == Some(value);
             unread += usize::from(!good);
-            assert!(good || value.is_empty() || cut, "{story}: cell {cell} of log {key} has a wrong value");
+            assert!(
+                good || value.is_empty() || cut,
+                "{story}: cell {cell} of log {key} has a wrong value"
+            );
         }
-        assert!(unread <= bad || cut, "{story}: {unread} wrong, {bad} told, log {key}");
+        assert!(
+            unread <= bad || cut,
+            "{story}: {unread} wrong, {bad} told, log {key}"
+        );
     }
     match (damage, cut) {
         (0, false) => Told::Nothing,
@@ -213,7 +258,10 @@ fn a_flipped_bit_is_never_a_wrong_byte_and_never_a_silent_cut() {
     }
     assert!(flips > 1000, "{flips}");
     // What was truncated, purged or deleted may rot unnoticed in a sealed segment; `verify` below sees that, too.
-    println!("{flips} flips, {} of them in what nobody reads any more", quiet.len());
+    println!(
+        "{flips} flips, {} of them in what nobody reads any more",
+        quiet.len()
+    );
     assert!((quiet.len() as u64) < flips / 2, "{quiet:?}");
 }
 
@@ -229,10 +277,16 @@ fn used_len(batch: &[u8]) -> usize {
 #[test]
 fn verify_names_file_and_place_of_any_flipped_bit() {
     let mut flips = 0;
-    for subject in subjects().into_iter().filter(|subject| subject.name.starts_with("closed")) {
+    for subject in subjects()
+        .into_iter()
+        .filter(|subject| subject.name.starts_with("closed"))
+    {
         for path in segments(&subject.disk) {
             let bytes = subject.disk.read_raw(&path).unwrap();
-            for batch in batches_of(&subject.disk, &path).iter().filter(|batch| batch.frames > 0) {
+            for batch in batches_of(&subject.disk, &path)
+                .iter()
+                .filter(|batch| batch.frames > 0)
+            {
                 let used = used_len(&bytes[usize::try_from(batch.offset).unwrap()..]);
                 for bit in (flips % stride()..used * 8).step_by(stride() * 2) {
                     let at = batch.offset + bit as u64 / 8;
@@ -241,9 +295,15 @@ fn verify_names_file_and_place_of_any_flipped_bit() {
                     let story = format!("{}: {path} byte {at} bit {}", subject.name, bit % 8);
                     let found = verify_on(dynamic(&damaged), subject.config.clone(), &mut |_| {}).unwrap();
                     let place = |finding: &&everlog::inspect::Finding| {
-                        finding.is_damage() && finding.path.ends_with(&path) && (batch.offset..=at).contains(&finding.offset)
+                        finding.is_damage()
+                            && finding.path.ends_with(&path)
+                            && (batch.offset..=at).contains(&finding.offset)
                     };
-                    assert!(found.findings.iter().any(|finding| place(&finding)), "{story}: {:?}", found.findings);
+                    assert!(
+                        found.findings.iter().any(|finding| place(&finding)),
+                        "{story}: {:?}",
+                        found.findings
+                    );
                     flips += 1;
                 }
             }
@@ -255,7 +315,10 @@ fn verify_names_file_and_place_of_any_flipped_bit() {
 /// Every sector of a closed journal, zeroed or filled with garbage: told, or nothing that counts was in it.
 #[test]
 fn a_lost_or_garbled_sector_of_a_closed_journal_is_told() {
-    for subject in subjects().into_iter().filter(|subject| subject.name.starts_with("closed")) {
+    for subject in subjects()
+        .into_iter()
+        .filter(|subject| subject.name.starts_with("closed"))
+    {
         for path in segments(&subject.disk) {
             let len = subject.disk.files()[&path];
             let all = batches_of(&subject.disk, &path);
@@ -270,8 +333,13 @@ fn a_lost_or_garbled_sector_of_a_closed_journal_is_told() {
                     }
                     let story = format!("{}: {path} sector {sector}, garbage {garbage}", subject.name);
                     let told = look(&subject, &damaged, &story);
-                    let frames = all.iter().any(|b| b.frames > 0 && b.offset < range.end && range.start < b.end());
-                    assert!(!frames || told != Told::Cut, "{story}: acknowledged bytes were cut");
+                    let frames = all
+                        .iter()
+                        .any(|b| b.frames > 0 && b.offset < range.end && range.start < b.end());
+                    assert!(
+                        !frames || told != Told::Cut,
+                        "{story}: acknowledged bytes were cut"
+                    );
                 }
             }
         }
@@ -282,7 +350,12 @@ fn a_lost_or_garbled_sector_of_a_closed_journal_is_told() {
 #[test]
 fn a_rotten_index_changes_nothing() {
     let subject = subjects().remove(0);
-    let indexes: Vec<String> = subject.disk.files().into_keys().filter(|path| path.ends_with(".idx")).collect();
+    let indexes: Vec<String> = subject
+        .disk
+        .files()
+        .into_keys()
+        .filter(|path| path.ends_with(".idx"))
+        .collect();
     assert!(!indexes.is_empty());
     for path in &indexes {
         let bits = subject.disk.files()[path] as usize * 8;
@@ -290,13 +363,17 @@ fn a_rotten_index_changes_nothing() {
             let damaged = keep_all(&subject.disk);
             damaged.flip_bit(path, bit as u64 / 8, (bit % 8) as u32).unwrap();
             let story = format!("{path} bit {bit}");
-            let journal = Journal::open_on(dynamic(&damaged), subject.config.clone()).unwrap_or_else(|e| panic!("{story}: {e}"));
+            let journal = Journal::open_on(dynamic(&damaged), subject.config.clone())
+                .unwrap_or_else(|e| panic!("{story}: {e}"));
             assert_eq!(state(&journal), subject.state, "{story}");
         }
         for len in [0, 10, 63, 64, 100] {
             let damaged = keep_all(&subject.disk);
             let fs: Arc<dyn everlog::fs::Fs> = dynamic(&damaged);
-            fs.open(path, everlog::fs::Access::Write).unwrap().set_len(len).unwrap();
+            fs.open(path, everlog::fs::Access::Write)
+                .unwrap()
+                .set_len(len)
+                .unwrap();
             let journal = Journal::open_on(fs, subject.config.clone()).unwrap();
             assert_eq!(state(&journal), subject.state, "{path} cut to {len}");
         }
@@ -308,7 +385,12 @@ fn a_rotten_index_changes_nothing() {
 #[test]
 fn an_index_of_another_segment_is_not_believed() {
     let subject = subjects().remove(0);
-    let indexes: Vec<String> = subject.disk.files().into_keys().filter(|path| path.ends_with(".idx")).collect();
+    let indexes: Vec<String> = subject
+        .disk
+        .files()
+        .into_keys()
+        .filter(|path| path.ends_with(".idx"))
+        .collect();
     for (to, from) in indexes.iter().zip(indexes.iter().skip(1)) {
         let damaged = keep_all(&subject.disk);
         let bytes = damaged.read_raw(from).unwrap();
