@@ -3,7 +3,6 @@
 //! Each test says which history it is; every failure prints what a rerun needs.
 
 #[path = "histories/support.rs"]
-#[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
 mod support;
 
 #[path = "histories/carry.rs"]
