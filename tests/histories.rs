@@ -3,10 +3,6 @@
 //! Each test says which history it is; every failure prints what a rerun needs.
 
 #[path = "histories/support.rs"]
-#[expect(
-    unreachable_pub,
-    reason = "shared with other tests, each of which uses a part"
-)]
 mod support;
 
 #[path = "histories/broken.rs"]
@@ -23,6 +19,8 @@ mod ids;
 mod logs;
 #[path = "histories/opening.rs"]
 mod opening;
+#[path = "histories/proof.rs"]
+mod proof;
 #[path = "histories/purge.rs"]
 mod purge;
 #[path = "histories/recorder.rs"]

@@ -3,11 +3,6 @@
 //!
 //! A sample in CI; `EVERLOG_ROT=all` flips every bit.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    reason = "offsets and bits of a file of some KiB"
-)]
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,11 +12,7 @@ use everlog::inspect::verify_on;
 use everlog::{EntryId, ErrorKind, Journal, LogKey, WriteBatch};
 
 #[path = "histories/support.rs"]
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "shared with other tests, each of which uses a part"
-)]
+#[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
 mod support;
 
 use support::{RawBatch, batches_of, blocks, disk, dynamic, entry, keep_all, segments, small};
@@ -229,11 +220,24 @@ fn is_witnessed(all: &[RawBatch], batch: &RawBatch, is_last_segment: bool) -> bo
     !is_last_segment || all.iter().any(|other| other.durable_through >= batch.sequence)
 }
 
+/// Every n-th bit is flipped.
 fn stride() -> usize {
     match std::env::var("EVERLOG_ROT") {
         Ok(all) if all == "all" => 1,
         _ => 83,
     }
+}
+
+/// The bits of `used` bytes that are flipped: others from batch to batch, as `flips` counts them.
+fn bits(used: usize, flips: u64, sparser: usize) -> impl Iterator<Item = u64> {
+    let stride = stride() * sparser;
+    let stride_bits = u64::try_from(stride).unwrap();
+    (flips % stride_bits..used as u64 * 8).step_by(stride)
+}
+
+fn flip(disk: &SimFs, path: &str, bit: u64) {
+    disk.flip_bit(path, bit / 8, u32::try_from(bit % 8).unwrap())
+        .unwrap();
 }
 
 /// Every bit of every batch with entries, in every segment: its header, frame headers, terms and payloads. The padding behind
@@ -250,11 +254,11 @@ fn a_flipped_bit_is_never_a_wrong_byte_and_never_a_silent_cut() {
                 let witnessed = is_witnessed(&all, batch, path == paths.last().unwrap());
                 let start = usize::try_from(batch.offset).unwrap();
                 let used = used_len(&bytes[start..]);
-                for bit in (flips as usize % stride()..used * 8).step_by(stride()) {
-                    let at = batch.offset + bit as u64 / 8;
+                for bit in bits(used, flips, 1) {
+                    let at = batch.offset + bit / 8;
                     let story = format!("{}: {path} byte {at} bit {}", subject.name, bit % 8);
                     let damaged = keep_all(&subject.disk);
-                    damaged.flip_bit(path, at, (bit % 8) as u32).unwrap();
+                    flip(&damaged, path, batch.offset * 8 + bit);
                     match look(&subject, &damaged, &story) {
                         Told::Damaged => {}
                         Told::Cut => assert!(!witnessed, "{story}: a witnessed batch was cut"),
@@ -285,7 +289,7 @@ fn used_len(batch: &[u8]) -> usize {
 /// dead entries included.
 #[test]
 fn verify_names_file_and_place_of_any_flipped_bit() {
-    let mut flips = 0;
+    let mut flips = 0_u64;
     for subject in subjects()
         .into_iter()
         .filter(|subject| subject.name.starts_with("closed"))
@@ -297,10 +301,10 @@ fn verify_names_file_and_place_of_any_flipped_bit() {
                 .filter(|batch| batch.frames > 0)
             {
                 let used = used_len(&bytes[usize::try_from(batch.offset).unwrap()..]);
-                for bit in (flips % stride()..used * 8).step_by(stride() * 2) {
-                    let at = batch.offset + bit as u64 / 8;
+                for bit in bits(used, flips, 2) {
+                    let at = batch.offset + bit / 8;
                     let damaged = keep_all(&subject.disk);
-                    damaged.flip_bit(&path, at, (bit % 8) as u32).unwrap();
+                    flip(&damaged, &path, batch.offset * 8 + bit);
                     let story = format!("{}: {path} byte {at} bit {}", subject.name, bit % 8);
                     let found = verify_on(dynamic(&damaged), subject.config.clone(), &mut |_| {}).unwrap();
                     let place = |finding: &&everlog::inspect::Finding| {
@@ -367,10 +371,10 @@ fn a_rotten_index_changes_nothing() {
         .collect();
     assert!(!indexes.is_empty());
     for path in &indexes {
-        let bits = subject.disk.files()[path] as usize * 8;
+        let bits = subject.disk.files()[path] * 8;
         for bit in (0..bits).step_by(stride() / 3 + 1) {
             let damaged = keep_all(&subject.disk);
-            damaged.flip_bit(path, bit as u64 / 8, (bit % 8) as u32).unwrap();
+            flip(&damaged, path, bit);
             let story = format!("{path} bit {bit}");
             let journal = Journal::open_on(dynamic(&damaged), subject.config.clone())
                 .unwrap_or_else(|e| panic!("{story}: {e}"));

@@ -163,13 +163,12 @@ fn a_waker_that_drops_the_last_handle_does_not_hang() {
         );
         // What was let go of is released, at once or soon.
         let mut opened = Journal::open_on(dynamic(&disk), super::support::small());
-        for _ in 0..100 {
-            if opened.is_ok() {
-                break;
+        until("the directory is let go", || {
+            if opened.is_err() {
+                opened = Journal::open_on(dynamic(&disk), super::support::small());
             }
-            thread::sleep(Duration::from_millis(50));
-            opened = Journal::open_on(dynamic(&disk), super::support::small());
-        }
+            opened.is_ok()
+        });
         assert_eq!(payloads(&opened.unwrap().log(A).unwrap()).len(), 2);
     }
 }

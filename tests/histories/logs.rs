@@ -4,7 +4,8 @@ use everlog::fs::SimFs;
 use everlog::{EntryId, ErrorKind, Journal, Log, Term, WriteBatch};
 
 use super::support::{
-    A, batches_of, disk, each_outcome, entry, keep_all, last_segment, lose, one_log, open, payloads, segments,
+    A, batches_of, disk, each_outcome, entry, keep_all, last_segment, lose, one_log, open, payloads,
+    segments, slice,
 };
 
 fn append_all(log: &Log, term: u128, range: std::ops::Range<u64>) {
@@ -280,10 +281,7 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
         let path = last_segment(&disk);
         let bytes = disk.read_raw(&path).unwrap();
         let batches = batches_of(&disk, &path);
-        let copies: Vec<u8> = batches
-            .iter()
-            .flat_map(|b| bytes[at(b.offset)..at(b.end())].to_vec())
-            .collect();
+        let copies: Vec<u8> = batches.iter().flat_map(|b| slice(&bytes, b).to_vec()).collect();
         let mut payload = vec![b'x'; shift];
         payload.extend(&copies);
         let at = batches.last().unwrap().end();
@@ -305,11 +303,13 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
     }
 }
 
+type Shape = fn(&mut [u8]);
+
 /// Rule 20: "highest in headers that pass id, salt, own offset and CRC": rot, and header-shaped payloads, that say u64::MAX do
 /// not end the journal.
 #[test]
 fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
-    let shapes: [fn(&mut [u8]); 3] = [
+    let shapes: [Shape; 3] = [
         |header| header[32..40].fill(0xff),                   // sequence
         |header| header[32..48].fill(0xff),                   // and durable-through
         |header| header[24..40].copy_from_slice(&[0xff; 16]), // own offset as well
@@ -321,7 +321,7 @@ fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
         let path = last_segment(&disk);
         let bytes = disk.read_raw(&path).unwrap();
         let last = batches_of(&disk, &path).pop().unwrap();
-        let mut header = bytes[at(last.offset)..at(last.offset) + 96].to_vec();
+        let mut header = slice(&bytes, &last)[..96].to_vec();
         shape(&mut header);
         let unstamped = header.clone();
         let crc = crc32fast::hash(&header[4..]);
@@ -458,9 +458,4 @@ fn an_owner_who_knows_more_turns_a_loss_into_damage() {
             .kind(),
         ErrorKind::Damaged
     );
-}
-
-/// A file offset as a position in the file's bytes.
-fn at(offset: u64) -> usize {
-    usize::try_from(offset).unwrap()
 }

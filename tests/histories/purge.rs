@@ -348,3 +348,48 @@ fn a_deleted_log_stays_deleted_when_its_segments_go() {
     assert_eq!(log.append(b"x").unwrap_err().kind(), ErrorKind::NotFound);
     drop((log, other, journal));
 }
+
+/// What the floor leaves of a log may begin with a purge that kept entries below it, or with a truncate, a cell or an entry: each
+/// replays from there, as what comes later has taken the rest.
+#[test]
+fn a_log_may_begin_with_any_frame_above_the_floor() {
+    for first in ["purge", "truncate", "cell", "entry", "reset"] {
+        let disk = disk(9);
+        let (journal, log) = one_log(&disk);
+        let anchor = journal.create_log(B, 0).unwrap();
+        fill(&log, 10, 900);
+        anchor.append([0; 2000]).unwrap();
+        next_segment(&disk, &anchor);
+        anchor.append(b"live, and keeps its segment").unwrap();
+        let anchored = anchor.bounds().unwrap().end - 1;
+        match first {
+            "purge" => log.purge_to(7).unwrap(),
+            "truncate" => log.truncate_from(8).unwrap(),
+            "cell" => log.set(5, b"cell").unwrap(),
+            "reset" => log.reset(EntryId::new(3, 9)).unwrap(),
+            _ => fill(&log, 1, 100),
+        }
+        next_segment(&disk, &anchor);
+        fill(&log, 2, 100);
+        let end = log.bounds().unwrap().end;
+        log.purge_to(end - 1).unwrap();
+        anchor.purge_to(anchored).unwrap();
+        let freed = journal.reclaim().unwrap();
+        assert!(freed.segments > 1, "{first}: {freed:?}");
+        for seed in 0..6 {
+            let story = format!("{first}, seed {seed}");
+            let again = open(&disk.crash(seed), &story);
+            assert_eq!(again.log(A).unwrap().bounds().unwrap(), end - 1..end, "{story}");
+            assert_eq!(payloads(&again.log(A).unwrap()).len(), 1, "{story}");
+        }
+        drop((log, anchor, journal));
+    }
+}
+
+/// Fills the segment that is written now with entries of `log`.
+fn next_segment(disk: &SimFs, log: &Log) {
+    let before = newest(disk);
+    while newest(disk) == before {
+        log.append([1; 800]).unwrap();
+    }
+}

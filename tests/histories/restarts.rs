@@ -18,6 +18,15 @@ enum End {
     KillAfterWork,
 }
 
+impl End {
+    fn lives(self) -> u64 {
+        match self {
+            End::Kill | End::PowerCut => 1000,
+            _ => 150,
+        }
+    }
+}
+
 fn restart(disk: &SimFs, end: End, life: u64) -> SimFs {
     let journal = open(disk, &format!("{end:?}, life {life}"));
     match end {
@@ -55,7 +64,7 @@ fn a_thousand_restarts_without_writes_do_not_grow_the_directory() {
         drop(log);
         journal.close().unwrap();
         let mut high = (0, 0);
-        for life in 0..170 {
+        for life in 0..end.lives() {
             disk = restart(&disk, end, life);
             let now = usage(&disk);
             if life == 10 {
@@ -88,7 +97,7 @@ fn restarts_with_an_unproven_tail_do_not_grow_the_directory() {
         let mut high = (0, 0);
         disk = keep_synced(&disk);
         drop((log, journal));
-        for life in 0..170 {
+        for life in 0..end.lives() {
             disk = restart(&disk, end, life);
             let now = usage(&disk);
             if life == 20 {

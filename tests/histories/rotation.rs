@@ -54,6 +54,7 @@ fn check_order(disk: &everlog::fs::SimFs, events: &[Event]) {
         let bytes = disk.read_raw(&path).unwrap();
         predecessors.insert(u64_at(&bytes, 48), (u64_at(&bytes, 80), u64_at(&bytes, 88)));
     }
+    // By id: the stretches written since the last sync, and how far the syncs reach.
     let mut unsynced: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
     let mut synced: BTreeMap<u64, u64> = BTreeMap::new();
     let mut checked = 0;

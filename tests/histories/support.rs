@@ -6,51 +6,51 @@ use std::sync::Arc;
 use everlog::fs::{Choice, Fs, Profile, SimFs};
 use everlog::{Alignment, Background, Config, Error, Journal, Log, LogKey};
 
-pub const A: LogKey = LogKey(1);
-pub const B: LogKey = LogKey(2);
+pub(crate) const A: LogKey = LogKey(1);
+pub(crate) const B: LogKey = LogKey(2);
 
 /// The smallest segments, no threads.
-pub fn small() -> Config {
+pub(crate) fn small() -> Config {
     Config::new()
         .segment_bytes(16 << 10)
         .in_flight_bytes(4 << 10)
         .background(Background::Caller)
 }
 
-pub fn blocks() -> Config {
+pub(crate) fn blocks() -> Config {
     small().alignment(Alignment::Bytes4096)
 }
 
-pub fn disk(seed: u64) -> SimFs {
+pub(crate) fn disk(seed: u64) -> SimFs {
     SimFs::new(seed, Profile::PosixWeak)
 }
 
-pub fn dynamic(disk: &SimFs) -> Arc<dyn Fs> {
+pub(crate) fn dynamic(disk: &SimFs) -> Arc<dyn Fs> {
     Arc::new(disk.clone())
 }
 
-pub fn create(disk: &SimFs) -> Journal {
+pub(crate) fn create(disk: &SimFs) -> Journal {
     Journal::create_on(dynamic(disk), small()).unwrap()
 }
 
-pub fn try_open(disk: &SimFs) -> Result<Journal, Error> {
+pub(crate) fn try_open(disk: &SimFs) -> Result<Journal, Error> {
     Journal::open_on(dynamic(disk), small())
 }
 
 /// Opens, or fails the test with `story`.
-pub fn open(disk: &SimFs, story: &str) -> Journal {
+pub(crate) fn open(disk: &SimFs, story: &str) -> Journal {
     try_open(disk).unwrap_or_else(|e| panic!("{story}: {e}"))
 }
 
 /// A journal with the empty log `A`.
-pub fn one_log(disk: &SimFs) -> (Journal, Log) {
+pub(crate) fn one_log(disk: &SimFs) -> (Journal, Log) {
     let journal = create(disk);
     let log = journal.create_log(A, 0).unwrap();
     (journal, log)
 }
 
 /// All payloads of a log, verified.
-pub fn payloads(log: &Log) -> Vec<Vec<u8>> {
+pub(crate) fn payloads(log: &Log) -> Vec<Vec<u8>> {
     let range = log.bounds().unwrap();
     log.read(range)
         .map(|entry| entry.unwrap().payload.to_vec())
@@ -58,7 +58,7 @@ pub fn payloads(log: &Log) -> Vec<Vec<u8>> {
 }
 
 /// An entry that says which one it is, of `len` bytes.
-pub fn entry(index: u64, len: usize) -> Vec<u8> {
+pub(crate) fn entry(index: u64, len: usize) -> Vec<u8> {
     let mut bytes = format!("entry {index} ").into_bytes();
     bytes.resize(len.max(bytes.len()), b'a' + u8::try_from(index % 26).unwrap());
     bytes
@@ -66,7 +66,7 @@ pub fn entry(index: u64, len: usize) -> Vec<u8> {
 
 /// Visits what a power cut may leave: everything if that is at most `limit` outcomes, otherwise the outcomes of `seeds`
 /// seeds. `story` names each for a message.
-pub fn each_outcome(disk: &SimFs, limit: u64, seeds: u64, visit: &mut dyn FnMut(SimFs, &str)) -> bool {
+pub(crate) fn each_outcome(disk: &SimFs, limit: u64, seeds: u64, visit: &mut dyn FnMut(SimFs, &str)) -> bool {
     let mut outcomes = Vec::new();
     let (_, all) = disk.each_crash(limit, &mut |after| outcomes.push(after));
     if all {
@@ -82,73 +82,73 @@ pub fn each_outcome(disk: &SimFs, limit: u64, seeds: u64, visit: &mut dyn FnMut(
 }
 
 /// The power cut that keeps everything.
-pub fn keep_all(disk: &SimFs) -> SimFs {
+pub(crate) fn keep_all(disk: &SimFs) -> SimFs {
     disk.crash_with(&mut |choice| choice.newest())
 }
 
 /// The power cut that keeps only what was synced.
-pub fn keep_synced(disk: &SimFs) -> SimFs {
+pub(crate) fn keep_synced(disk: &SimFs) -> SimFs {
     disk.crash_with(&mut |_| 0)
 }
 
 /// A power cut that drops the pending atoms that `lost` names, and keeps all others.
-pub fn lose(disk: &SimFs, lost: &dyn Fn(&Choice<'_>) -> bool) -> SimFs {
+pub(crate) fn lose(disk: &SimFs, lost: &dyn Fn(&Choice<'_>) -> bool) -> SimFs {
     disk.crash_with(&mut |choice| if lost(&choice) { 0 } else { choice.newest() })
 }
 
 /// Paths of the segment files that were ever written, ascending.
-pub fn segments(disk: &SimFs) -> Vec<String> {
+pub(crate) fn segments(disk: &SimFs) -> Vec<String> {
     let files = disk.files().into_keys().filter(|path| path.ends_with(".seg"));
     files
         .filter(|path| disk.read_raw(path).unwrap().iter().any(|byte| *byte != 0))
         .collect()
 }
 
-pub fn last_segment(disk: &SimFs) -> String {
+pub(crate) fn last_segment(disk: &SimFs) -> String {
     segments(disk).pop().expect("a segment")
 }
 
 /// Bytes of all files together, and how many there are.
-pub fn usage(disk: &SimFs) -> (u64, usize) {
+pub(crate) fn usage(disk: &SimFs) -> (u64, usize) {
     let files = disk.files();
     (files.values().sum(), files.len())
 }
 
-pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
 /// The batch headers of a segment, found by walking the format from offset 8192.
 #[derive(Clone, Debug)]
-pub struct RawBatch {
-    pub offset: u64,
-    pub len: u64,
-    pub sequence: u64,
-    pub durable_through: u64,
-    pub frames: u32,
-    pub flags: u8,
+pub(crate) struct RawBatch {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    pub(crate) sequence: u64,
+    pub(crate) durable_through: u64,
+    pub(crate) frames: u32,
+    pub(crate) flags: u8,
 }
 
 impl RawBatch {
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset + self.len
     }
 
     /// The sectors of 512 bytes that it touches.
-    pub fn sectors(&self) -> std::ops::Range<u64> {
+    pub(crate) fn sectors(&self) -> std::ops::Range<u64> {
         self.offset / 512..self.end().div_ceil(512)
     }
 
-    pub fn is_mark(&self) -> bool {
+    pub(crate) fn is_mark(&self) -> bool {
         self.flags & 1 != 0
     }
 }
 
-pub fn batches(bytes: &[u8]) -> Vec<RawBatch> {
+pub(crate) fn batches(bytes: &[u8]) -> Vec<RawBatch> {
     let mut found = Vec::new();
     let mut at = 8192;
     while at + 96 <= bytes.len() && bytes[at + 4..at + 8] == *b"BTCH" {
@@ -169,18 +169,27 @@ pub fn batches(bytes: &[u8]) -> Vec<RawBatch> {
     found
 }
 
-pub fn batches_of(disk: &SimFs, path: &str) -> Vec<RawBatch> {
+/// The bytes of a batch in those of its segment.
+pub(crate) fn slice<'a>(bytes: &'a [u8], batch: &RawBatch) -> &'a [u8] {
+    &bytes[size(batch.offset)..size(batch.end())]
+}
+
+pub(crate) fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap()
+}
+
+pub(crate) fn batches_of(disk: &SimFs, path: &str) -> Vec<RawBatch> {
     batches(&disk.read_raw(path).unwrap())
 }
 
 /// Stamps a changed opening with its checksum again.
-pub fn restamp_opening(opening: &mut [u8]) {
+pub(crate) fn restamp_opening(opening: &mut [u8]) {
     let crc = crc32fast::hash(&opening[12..256]);
     opening[8..12].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Replaces both copies of an opening by what `change` makes of it.
-pub fn rewrite_opening(disk: &SimFs, path: &str, change: &dyn Fn(&mut [u8])) {
+pub(crate) fn rewrite_opening(disk: &SimFs, path: &str, change: &dyn Fn(&mut [u8])) {
     let mut opening = disk.read_raw(path).unwrap()[..256].to_vec();
     change(&mut opening);
     restamp_opening(&mut opening);
