@@ -3,9 +3,14 @@
 //! Each test says which history it is; every failure prints what a rerun needs.
 
 #[path = "histories/support.rs"]
-#[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
+#[expect(
+    unreachable_pub,
+    reason = "shared with other tests, each of which uses a part"
+)]
 mod support;
 
+#[path = "histories/broken.rs"]
+mod broken;
 #[path = "histories/carry.rs"]
 mod carry;
 #[path = "histories/failure.rs"]

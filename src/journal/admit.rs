@@ -63,6 +63,13 @@ enum Short {
     Reserve,
 }
 
+/// What stood before a write was given its place, to be put back if the write has no effect.
+struct Claimed {
+    room: u64,
+    reserve_stands: bool,
+    file: Option<Need>,
+}
+
 impl Shared {
     /// Takes `batch` in: checks it, finds it room, gives it its place. On a refusal nothing has happened.
     pub(crate) fn admit(&self, batch: WriteBatch, mut manner: Manner) -> Result<Admitted, Refused> {
@@ -81,7 +88,7 @@ impl Shared {
             };
         }
         match self.admit_or(&batch, &mut manner) {
-            Ok((core, charge)) => Ok(self.sequence(core, batch, charge, manner.sync)),
+            Ok((core, charge, claimed)) => Ok(self.sequence(core, batch, charge, &claimed, manner.sync)),
             Err(error) => {
                 if error.kind() == ErrorKind::NoSpace {
                     self.counters.appends_refused_no_space.add(1);
@@ -99,10 +106,14 @@ impl Shared {
         self.queue.wait(&admitted.group, self, None).unwrap_or(Ok(()))
     }
 
-    fn admit_or(&self, batch: &WriteBatch, manner: &mut Manner) -> Result<(MutexGuard<'_, Core>, u64)> {
+    fn admit_or(
+        &self,
+        batch: &WriteBatch,
+        manner: &mut Manner,
+    ) -> Result<(MutexGuard<'_, Core>, u64, Claimed)> {
         self.check_sizes(batch)?;
         let appends = batch.ops.iter().any(|op| op.what.is_append());
-        let charge = {
+        let mut charge = {
             let core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
@@ -113,8 +124,8 @@ impl Shared {
                 .make_carry(super::open::tail_max(&self.config, charge))?;
         }
         self.take_in_flight(charge, appends, manner)?;
-        match self.take_place(batch, charge, appends, manner.try_only) {
-            Ok(core) => Ok((core, charge)),
+        match self.take_place(batch, &mut charge, appends, manner.try_only) {
+            Ok((core, claimed)) => Ok((core, charge, claimed)),
             Err(error) => {
                 self.bound.give_back(charge);
                 Err(error)
@@ -224,16 +235,25 @@ impl Shared {
     fn take_place(
         &self,
         batch: &WriteBatch,
-        cost: u64,
+        charge: &mut u64,
         appends: bool,
         try_only: bool,
-    ) -> Result<MutexGuard<'_, Core>> {
+    ) -> Result<(MutexGuard<'_, Core>, Claimed)> {
+        let restates = batch.ops.iter().any(|op| matches!(op.what, What::RestateCell(_)));
         loop {
             let mut core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
-            let Err(short) = self.claim(&mut core, cost, appends) else {
-                return Ok(core);
+            if restates {
+                // It says what the cells hold now, and they may have grown since the estimate.
+                let now = self.estimate(&core.logs, batch);
+                self.bound.force(now.saturating_sub(*charge));
+                *charge = now.max(*charge);
+            }
+            let cost = *charge;
+            let short = match self.claim(&mut core, cost, appends) {
+                Ok(claimed) => return Ok((core, claimed)),
+                Err(short) => short,
             };
             drop(core);
             if try_only {
@@ -255,7 +275,7 @@ impl Shared {
         }
     }
 
-    fn claim(&self, core: &mut Core, cost: u64, appends: bool) -> Result<(), Short> {
+    fn claim(&self, core: &mut Core, cost: u64, appends: bool) -> Result<Claimed, Short> {
         // Recovery, or something that frees space, may have used the reserve: appends wait until it stands again, even where
         // the segment has room, and nothing else does.
         if appends && !core.reserve_stands {
@@ -264,9 +284,14 @@ impl Shared {
                 return Err(Short::Reserve);
             }
         }
+        let mut claimed = Claimed {
+            room: core.room,
+            reserve_stands: core.reserve_stands,
+            file: None,
+        };
         if cost <= core.room {
             core.room -= cost;
-            return Ok(());
+            return Ok(claimed);
         }
         let usual = self.pool.usual_room();
         if cost <= usual {
@@ -274,6 +299,7 @@ impl Shared {
             if !self.pool.claim(need) {
                 return Err(Short::File);
             }
+            claimed.file = Some(need);
             core.reserve_stands &= appends;
             core.room = usual - cost;
         } else {
@@ -281,9 +307,10 @@ impl Shared {
             if !self.pool.claim(Need::Large(len)) {
                 return Err(Short::File);
             }
+            claimed.file = Some(Need::Large(len));
             core.room = (len - BATCHES_AT - MARK_ROOM).saturating_sub(cost);
         }
-        Ok(())
+        Ok(claimed)
     }
 
     fn sequence(
@@ -291,13 +318,20 @@ impl Shared {
         mut core: MutexGuard<'_, Core>,
         batch: WriteBatch,
         charge: u64,
+        claimed: &Claimed,
         sync: bool,
     ) -> Admitted {
         let Core { logs, serial, .. } = &mut *core;
         let (ops, ids) = sequence::apply(logs, batch, serial);
         let write = Write::new(ops, charge);
         if write.ops.is_empty() {
+            // Nothing will be written, and so nothing settled, that would give its place back.
             self.bound.give_back(charge);
+            core.room = claimed.room;
+            core.reserve_stands = claimed.reserve_stands;
+            if let Some(need) = claimed.file {
+                self.pool.unclaim(need);
+            }
         } else {
             core.unwritten += 1;
         }

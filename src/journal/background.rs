@@ -31,7 +31,7 @@ pub(super) struct Backstage {
     /// The floor may have room to rise.
     reclaim_due: AtomicBool,
     activity: Mutex<Activity>,
-    /// The committer sleeps without a deadline: whoever commits wakes it.
+    /// The committer sleeps, perhaps longer than what a commit makes due: whoever commits wakes it.
     asleep: AtomicBool,
     /// Somebody waits for in-flight room that relaxed writes hold.
     pub(super) sync_wanted: AtomicBool,
@@ -94,10 +94,14 @@ impl Shared {
     fn committer_loop(&self) {
         while !self.backstage.stopping.load(Ordering::Acquire) {
             while self.queue.lead(self) {}
-            let deadline = self.tend(Instant::now());
-            if deadline.is_none() {
+            let seen = self.backstage.activity.lock().stamp();
+            let now = Instant::now();
+            let deadline = self.tend(now);
+            // What a commit makes due comes after one of these; a later deadline must not be slept through.
+            let near = self.config.relaxed_delay.min(self.config.mark_delay);
+            if deadline.is_none_or(|at| at.saturating_duration_since(now) > near) {
                 self.backstage.asleep.store(true, Ordering::SeqCst);
-                if self.backstage.activity.lock().is_busy() {
+                if self.backstage.activity.lock().stamp() != seen {
                     self.backstage.asleep.store(false, Ordering::SeqCst);
                     continue;
                 }
@@ -132,7 +136,7 @@ impl Shared {
         self.rouse();
     }
 
-    /// Wakes the committer if it sleeps without a deadline.
+    /// Wakes the committer if it may sleep too long.
     fn rouse(&self) {
         if self.backstage.asleep.swap(false, Ordering::SeqCst) {
             self.backstage.committer.wake();
@@ -167,29 +171,34 @@ impl Shared {
             // Whatever else is due would wait for it, and nobody would watch.
             return Some(now + SYNC_WATCH);
         }
-        let wanted = self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
+        let since = activity.unsynced_since;
+        // A wish that comes before the write that it is about is kept for it.
+        let wanted = since.is_some() && self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
-        let mut due = |at: Instant| {
+        let mut due = |from: Instant, delay: Duration| {
+            // A delay beyond the end of the clock is never over.
+            let Some(at) = from.checked_add(delay) else {
+                return false;
+            };
             let is_due = now >= at;
             if !is_due {
                 next = Some(next.map_or(at, |next| next.min(at)));
             }
             is_due
         };
-        let since = activity.unsynced_since;
-        if since.is_some_and(|since| due(since + self.config.relaxed_delay) || wanted) {
+        if since.is_some_and(|since| due(since, self.config.relaxed_delay) || wanted) {
             // The outcome is the writers' own, and theirs was that the write was taken; a failure closes the journal.
             if let Err(error) = self.sync_written() {
                 tracing::error!(%error, "relaxed writes could not be synced");
             }
             return Some(now);
         }
-        if !activity.marked && due(activity.last + self.config.mark_delay) {
+        if !activity.marked && due(activity.last, self.config.mark_delay) {
             self.mark(Mark::Idle);
             self.backstage.activity.lock().marked = true;
             return Some(now);
         }
-        if !activity.mark_synced && due(activity.last + self.config.mark_sync_delay) {
+        if !activity.mark_synced && due(activity.last, self.config.mark_sync_delay) {
             self.mark(Mark::Synced);
             let mut activity = self.backstage.activity.lock();
             activity.marked = true;
@@ -297,6 +306,9 @@ impl Shared {
             let text = "the journal has threads of its own; open it with Background::Caller to do its work";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
+        if self.core.lock().shut {
+            return Ok(self.completions.run_pending());
+        }
         let mut any = self.queue.lead(self);
         if self.backstage.activity.lock().unsynced_since.is_some() {
             self.sync_written()?;
@@ -345,6 +357,9 @@ impl Shared {
         if !inside_callback() || self.config.background == Background::Threads {
             self.completions.shutdown();
         }
+        // Callers that still make files or free segments must be done before the directory is another life's.
+        drop(self.reclaiming.lock());
+        self.pool.close();
         *self.lock.lock() = None;
         tracing::info!(dir = %self.fs.display("").display(), "the journal was closed");
         synced
@@ -352,10 +367,8 @@ impl Shared {
 }
 
 impl Activity {
-    fn is_busy(&self) -> bool {
-        self.unsynced_since.is_some()
-            || self.syncing.is_some_and(|(_, told)| !told)
-            || !self.marked
-            || !self.mark_synced
+    /// Changes with each commit and each sync.
+    fn stamp(&self) -> (Instant, Option<Instant>) {
+        (self.last, self.syncing.map(|(started, _)| started))
     }
 }

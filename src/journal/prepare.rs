@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::BATCHES_AT;
 use crate::fs::{File, Fs};
 use crate::segment::Segment;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// What a segment keeps free at its end for the closing mark: its block, and what fills up to it.
 pub(crate) const MARK_ROOM: u64 = 4096 + 96;
@@ -65,6 +65,8 @@ struct State {
     next_number: u64,
     /// The disk was full at the last attempt.
     full: bool,
+    /// The journal was closed, and perhaps opened again by somebody else.
+    closed: bool,
 }
 
 /// Which file a write asks for.
@@ -106,6 +108,7 @@ impl Pool {
             next_id: found.next_id,
             next_number: found.next_number,
             full: false,
+            closed: false,
         };
         Pool {
             fs,
@@ -140,6 +143,17 @@ impl Pool {
         spoken
     }
 
+    /// Takes back the last claim, which was for `need`: the write has no effect.
+    pub(crate) fn unclaim(&self, need: Need) {
+        let mut state = self.state.lock();
+        if let Need::Large(_) = need {
+            let file = state.large_claimed.pop_back();
+            state.large.extend(file);
+        } else {
+            state.claimed = state.claimed.saturating_sub(1);
+        }
+    }
+
     /// The same, and nothing was freed since that would do for a file.
     pub(crate) fn has_no_room(&self) -> bool {
         let (full, len) = {
@@ -172,7 +186,7 @@ impl Pool {
     /// what is smaller still goes in.
     pub(crate) fn make_carry(&self, bytes: u64) -> Result<()> {
         let len = carry_file_len(bytes);
-        let _maker = self.maker.lock();
+        let _maker = self.making()?;
         if self.state.lock().carry.as_ref().is_none_or(|c| c.len < len) {
             let made = self.make(len)?;
             self.replace_carry(made);
@@ -182,9 +196,23 @@ impl Pool {
         Ok(())
     }
 
+    /// Nothing is made or named any more: the directory may be another life's. Waits for whoever does it now.
+    pub(crate) fn close(&self) {
+        let _maker = self.maker.lock();
+        self.state.lock().closed = true;
+    }
+
+    fn making(&self) -> Result<MutexGuard<'_, ()>> {
+        let maker = self.maker.lock();
+        if self.state.lock().closed {
+            return Err(super::closed_by_owner());
+        }
+        Ok(maker)
+    }
+
     /// Makes one missing file, if any is missing; true if it made one. `NoSpace` if the disk is full.
     pub(crate) fn step(&self) -> Result<bool> {
-        let _maker = self.maker.lock();
+        let _maker = self.making()?;
         let (want_carry, want_spare, want_name) = {
             let state = self.state.lock();
             let carry = !state.carry_is_ready();
@@ -213,7 +241,7 @@ impl Pool {
 
     /// Makes a file of `len` bytes for an entry larger than a segment.
     pub(crate) fn make_large(&self, len: u64) -> Result<()> {
-        let _maker = self.maker.lock();
+        let _maker = self.making()?;
         if self.state.lock().large.iter().any(|file| file.len >= len) {
             return Ok(());
         }

@@ -99,10 +99,10 @@ impl<'a> Explorer<'a> {
     /// Opens `moment`, compares, and goes on from there for a little while.
     pub(crate) fn examine(&mut self, moment: Moment, timeline: Timeline, said: &Said, depth: usize) {
         let trace = self.trace.len();
-        if let Some(life) = self.enter(moment, timeline, said, depth) {
-            if depth < DEPTH_MAX {
-                self.follow(life, depth);
-            }
+        if let Some(life) = self.enter(moment, timeline, said, depth)
+            && depth < DEPTH_MAX
+        {
+            self.follow(life, depth);
         }
         self.trace.truncate(trace);
     }
@@ -305,13 +305,13 @@ impl<'a> Explorer<'a> {
                 journal.report()
             );
         };
-        if !(said.in_progress && position == timeline.issued()) {
-            if let Some(broken) = said.claims.broken_by(found, &said.then) {
-                panic!(
-                    "{broken}, and is not there.\nfound:\n{found}\nit showed:\n{}",
-                    said.then
-                );
-            }
+        if !(said.in_progress && position == timeline.issued())
+            && let Some(broken) = said.claims.broken_by(found, &said.then)
+        {
+            panic!(
+                "{broken}, and is not there.\nfound:\n{found}\nit showed:\n{}",
+                said.then
+            );
         }
         position
     }

@@ -316,14 +316,13 @@ impl File for ProbeFile {
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
         let name = self.name();
         self.probe.before("write", &name, Some((buffer, offset)))?;
-        if name.ends_with(".seg") {
-            if let Some(Fault::Write { full, .. }) =
+        if name.ends_with(".seg")
+            && let Some(Fault::Write { full, .. }) =
                 self.probe.due(|fault| matches!(fault, Fault::Write { .. }))
-            {
-                let taken = self.probe.held().random.index(buffer.len() + 1);
-                self.inner.write_all_at(&buffer[..taken], offset)?;
-                return Err(io::Error::from_raw_os_error(if full { ENOSPC } else { EIO }));
-            }
+        {
+            let taken = self.probe.held().random.index(buffer.len() + 1);
+            self.inner.write_all_at(&buffer[..taken], offset)?;
+            return Err(io::Error::from_raw_os_error(if full { ENOSPC } else { EIO }));
         }
         // Now and then a call takes only a part, as a signal may cause.
         let short = self.probe.held().random.one_in(64) && buffer.len() > 1;
@@ -338,12 +337,11 @@ impl File for ProbeFile {
     fn sync_data(&self) -> io::Result<()> {
         let name = self.name();
         self.probe.before("sync", &name, None)?;
-        if name.ends_with(".seg") {
-            if let Some(Fault::Sync { kept, .. }) =
+        if name.ends_with(".seg")
+            && let Some(Fault::Sync { kept, .. }) =
                 self.probe.due(|fault| matches!(fault, Fault::Sync { .. }))
-            {
-                self.probe.disk.fail_sync(&self.opened_as, 0, kept);
-            }
+        {
+            self.probe.disk.fail_sync(&self.opened_as, 0, kept);
         }
         self.inner.sync_data()
     }

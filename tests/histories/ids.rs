@@ -124,7 +124,7 @@ fn settings_may_change_from_life_to_life() {
     let sizes = [16, 64, 20, 256, 16].map(|kib| small().segment_bytes(kib << 10));
     let mut count = 0;
     for life in 0..15_u64 {
-        let config = sizes[life as usize % sizes.len()].clone();
+        let config = sizes[usize::try_from(life).unwrap() % sizes.len()].clone();
         let config = if life % 2 == 0 {
             config.alignment(everlog::Alignment::Bytes4096)
         } else {

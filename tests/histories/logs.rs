@@ -282,7 +282,7 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
         let batches = batches_of(&disk, &path);
         let copies: Vec<u8> = batches
             .iter()
-            .flat_map(|b| bytes[b.offset as usize..b.end() as usize].to_vec())
+            .flat_map(|b| bytes[at(b.offset)..at(b.end())].to_vec())
             .collect();
         let mut payload = vec![b'x'; shift];
         payload.extend(&copies);
@@ -321,7 +321,7 @@ fn a_sequence_of_all_ones_in_rot_or_payload_does_not_end_the_journal() {
         let path = last_segment(&disk);
         let bytes = disk.read_raw(&path).unwrap();
         let last = batches_of(&disk, &path).pop().unwrap();
-        let mut header = bytes[last.offset as usize..last.offset as usize + 96].to_vec();
+        let mut header = bytes[at(last.offset)..at(last.offset) + 96].to_vec();
         shape(&mut header);
         let unstamped = header.clone();
         let crc = crc32fast::hash(&header[4..]);
@@ -458,4 +458,9 @@ fn an_owner_who_knows_more_turns_a_loss_into_damage() {
             .kind(),
         ErrorKind::Damaged
     );
+}
+
+/// A file offset as a position in the file's bytes.
+fn at(offset: u64) -> usize {
+    usize::try_from(offset).unwrap()
 }

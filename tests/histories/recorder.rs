@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use everlog::fs::{Access, File, Fs, Lock, Space};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(crate) enum Event {
     Write { path: String, offset: u64, len: u64 },
     Sync { path: String },
     Other,
@@ -17,7 +17,7 @@ pub enum Event {
 type Name = Arc<Mutex<String>>;
 
 #[derive(Clone, Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     inner: Arc<dyn Fs>,
     events: Arc<Mutex<Vec<Event>>>,
     names: Arc<Mutex<Vec<Name>>>,
@@ -31,7 +31,7 @@ struct RecordedFile {
 }
 
 impl Recorder {
-    pub fn new(inner: Arc<dyn Fs>) -> Recorder {
+    pub(crate) fn new(inner: Arc<dyn Fs>) -> Recorder {
         Recorder {
             inner,
             events: Arc::default(),
@@ -39,7 +39,7 @@ impl Recorder {
         }
     }
 
-    pub fn events(&self) -> Vec<Event> {
+    pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap().clone()
     }
 

@@ -54,7 +54,8 @@ fn check_order(disk: &everlog::fs::SimFs, events: &[Event]) {
         let bytes = disk.read_raw(&path).unwrap();
         predecessors.insert(u64_at(&bytes, 48), (u64_at(&bytes, 80), u64_at(&bytes, 88)));
     }
-    let (mut unsynced, mut synced): (BTreeMap<u64, Vec<(u64, u64)>>, BTreeMap<u64, u64>) = Default::default();
+    let mut unsynced: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut synced: BTreeMap<u64, u64> = BTreeMap::new();
     let mut checked = 0;
     for event in events {
         match event {
