@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use everlog::fs::{Fs, SimFs};
+use everlog::inspect::View;
 use everlog::{Config, Error, ErrorKind, Journal};
 
 use super::choose::{Chooser, Ground};
@@ -167,6 +168,7 @@ impl<'a> Explorer<'a> {
         if loss == Loss::Power {
             timeline.written = timeline.base();
         }
+        let seen = self.view(&probe.disk, &config, timeline.unborn);
         let fs: Arc<dyn Fs> = Arc::new(probe.clone());
         let opened = Journal::open_on(fs, config);
         let nested = probe.take();
@@ -181,6 +183,9 @@ impl<'a> Explorer<'a> {
             self.check_clean(&journal);
         }
         let found = self.read(&journal)?;
+        if let Some(seen) = seen.filter(|seen| *seen != found) {
+            panic!("a view shows\n{seen}\nand the journal\n{found}");
+        }
         let position = self.position(&journal, &timeline, &found, said);
         self.tally
             .lost_writes
@@ -195,6 +200,24 @@ impl<'a> Explorer<'a> {
         // Everything that opening found is durable from now on.
         timeline.ack(position);
         Some(Life::new(journal, probe, timeline, depth))
+    }
+
+    /// What a view of the disk shows, now and then. It must show no damage, and change nothing.
+    fn view(&mut self, disk: &SimFs, config: &Config, unborn: bool) -> Option<Model> {
+        if self.ground.is_hostile() || !self.chooser.random.one_in(8) {
+            return None;
+        }
+        let calls = disk.ops();
+        let view = match View::open_on(Arc::new(disk.clone()), config.clone()) {
+            Err(error) if unborn && error.kind() == ErrorKind::NotFound => return None,
+            // Refused by the opening as well, which is told there.
+            Err(error) if error.kind() == ErrorKind::Invalid => return None,
+            view => view.expect("a view of a journal"),
+        };
+        self.tally.views.add(1);
+        check_view(&view);
+        assert_eq!(disk.ops(), calls, "a view changed something");
+        Some(Model::view(&view).expect("a view reads what it shows"))
     }
 
     fn count(&self, loss: Loss) {
@@ -292,6 +315,16 @@ impl<'a> Explorer<'a> {
         }
         position
     }
+}
+
+/// A crash is no damage.
+pub(crate) fn check_view(view: &View) {
+    let damage: Vec<_> = view
+        .findings()
+        .iter()
+        .filter(|finding| finding.is_damage())
+        .collect();
+    assert!(damage.is_empty(), "a view finds damage: {damage:#?}");
 }
 
 /// What a journal may say of a disk that has harmed synced bytes.

@@ -1,10 +1,13 @@
 //! One life of a journal: operations, each with what it should do, and crashes in the middle of them.
 
+use std::sync::Arc;
+
 use everlog::fs::Fs;
-use everlog::{Error, ErrorKind, Journal, LogKey, Ticket, WriteBatch, Written};
+use everlog::inspect::View;
+use everlog::{Config, Error, ErrorKind, Journal, LogKey, Ticket, WriteBatch, Written};
 
 use super::choose::{Action, Manner};
-use super::explore::{Explorer, Said, is_tight, loosen};
+use super::explore::{Explorer, Said, check_view, is_tight, loosen};
 use super::model::Step;
 use super::probe::{Loss, Moment, Probe};
 use super::timeline::{Claims, Timeline};
@@ -25,6 +28,8 @@ pub(crate) struct Life {
     closed: bool,
     /// The disk was full once.
     was_tight: bool,
+    /// The disk became full when the reserve stood, and nothing was written since.
+    reserve_stands: bool,
 }
 
 struct Pending {
@@ -57,6 +62,7 @@ impl Life {
             dead: false,
             closed: false,
             was_tight,
+            reserve_stands: false,
         }
     }
 
@@ -167,11 +173,13 @@ impl Explorer<'_> {
             Action::Reopen { clean } => return self.reopen(life, clean),
             Action::Fault(fault) if !self.ground.is_hostile() => life.probe.plan(fault),
             Action::Tight(blocks) if life.is_healthy() && !self.ground.is_hostile() => {
+                self.work(life);
                 let space = life.probe.disk.space().expect("the disk is there");
                 life.probe
                     .disk
                     .set_capacity(space.total - space.free + blocks * 4096);
                 life.was_tight = true;
+                life.reserve_stands = life.probe.fired() == 0;
             }
             Action::Loose => loosen(&life.probe.disk),
             Action::Dead if !self.ground.is_hostile() && life.depth == 0 && self.chooser.random.one_in(4) => {
@@ -188,6 +196,13 @@ impl Explorer<'_> {
         let Some(found) = self.read(life.journal()) else {
             return false;
         };
+        if !self.ground.is_hostile() && self.chooser.random.one_in(3) {
+            let fs: Arc<dyn Fs> = Arc::new(life.probe.disk.clone());
+            let view = View::open_on(fs, Config::new()).expect("a view beside the writer");
+            assert!(view.live(), "somebody holds the journal");
+            check_view(&view);
+            self.tally.live_views.add(1);
+        }
         let now = life.timeline.now();
         assert!(found == *now, "it shows\n{found}\nand should show\n{now}");
         let claims = Claims::of(life.journal(), now);
@@ -242,6 +257,10 @@ impl Explorer<'_> {
         }
         self.arm(life, 1);
         let result = self.hand_in(life, steps, manner);
+        let promised = std::mem::take(&mut life.reserve_stands) && expected.is_ok();
+        self.tally
+            .by_reserve
+            .add(u64::from(promised && !steps.iter().any(Step::is_append)));
         match (result, expected) {
             (Ok((written, outcome)), Ok(_)) => {
                 if let Some(written) = written {
@@ -252,6 +271,8 @@ impl Explorer<'_> {
             }
             (Err(error), Ok(_)) => {
                 self.note(format!("failed: {error:?}"));
+                let kept = promised && life.probe.fired() == 0 && !steps.iter().any(Step::is_append);
+                assert!(!kept, "a full disk refuses what the reserve is for: {error:?}");
                 self.failed(life, &error);
                 self.crashes(life, &said);
             }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use everlog::inspect::View;
 use everlog::{EntryId, ErrorKind, Journal, LogKey, Term, WriteBatch};
 
 /// All logs. Copies share every log that differs in none of them.
@@ -126,6 +127,34 @@ impl LogModel {
     }
 }
 
+/// Everything that a log has, be it open or in a view.
+macro_rules! read_log {
+    ($log:expr) => {{
+        let (log, key) = (&$log, $log.key());
+        let bounds = log.bounds()?;
+        let mut model = LogModel {
+            purged: log.purged()?,
+            ..LogModel::new(bounds.start)
+        };
+        for (index, entry) in bounds.clone().zip(log.read(bounds.clone())) {
+            let entry = entry?;
+            assert_eq!(entry.id.index, index, "log {key}: not the entries of {bounds:?}");
+            model.entries.push_back((entry.id.term, entry.payload));
+        }
+        assert_eq!(
+            model.end(),
+            bounds.end,
+            "log {key}: fewer entries than its bounds say"
+        );
+        assert_eq!(log.last()?, model.last(), "log {key}: the last id");
+        for cell in log.cells()? {
+            let value = log.cell(cell)?.expect("a cell that is listed has a value");
+            model.cells.insert(cell, value);
+        }
+        model
+    }};
+}
+
 impl Model {
     /// The model after a write, or how the journal should refuse it.
     pub(crate) fn after(&self, write: &[Step]) -> Result<Model, ErrorKind> {
@@ -183,30 +212,17 @@ impl Model {
         let mut found = Model::default();
         for key in journal.logs() {
             let log = journal.log(key)?;
-            let bounds = log.bounds()?;
-            let mut model = LogModel {
-                purged: log.purged()?,
-                ..LogModel::new(bounds.start)
-            };
-            for (index, entry) in bounds.clone().zip(log.read(bounds.clone())) {
-                let entry = entry?;
-                assert_eq!(
-                    entry.id.index, index,
-                    "log {key}: the entries read are not those of {bounds:?}"
-                );
-                model.entries.push_back((entry.id.term, entry.payload));
-            }
-            assert_eq!(
-                model.end(),
-                bounds.end,
-                "log {key}: fewer entries than its bounds say"
-            );
-            assert_eq!(log.last()?, model.last(), "log {key}: the last id");
-            for cell in log.cells()? {
-                let value = log.cell(cell)?.expect("a cell that is listed has a value");
-                model.cells.insert(cell, value);
-            }
-            found.0.insert(key.0, Arc::new(model));
+            found.0.insert(key.0, Arc::new(read_log!(log)));
+        }
+        Ok(found)
+    }
+
+    /// The same of a view.
+    pub(crate) fn view(view: &View) -> everlog::Result<Model> {
+        let mut found = Model::default();
+        for key in view.logs() {
+            let log = view.log(key)?;
+            found.0.insert(key.0, Arc::new(read_log!(log)));
         }
         Ok(found)
     }

@@ -59,6 +59,8 @@ tally! {
     unknown,
     /// Refusals because the disk was full.
     no_space,
+    /// Writes on a full disk that the reserve is there for.
+    by_reserve,
     /// Openings that failed because of a fault or a full disk.
     open_failed,
     /// Openings refused because a failed sync of the directory left a segment with two names.
@@ -71,6 +73,9 @@ tally! {
     closed,
     /// Logs emptied, everything freed and the size of the directory looked at.
     drained,
+    /// Views of a disk as a crash left it, and beside the process that writes.
+    views,
+    live_views,
     /// A hostile disk: openings and reads refused as damaged.
     hostile_states,
     hostile_damaged,
