@@ -83,6 +83,20 @@ fn a_callback_comes_although_nobody_waits() {
     });
 }
 
+/// Rule 25: "`submit` wakes it when no flush runs": nobody waits, polls or is called back.
+#[test]
+fn a_submitted_write_becomes_durable_although_its_ticket_is_dropped() {
+    within_a_minute(|| {
+        let (_dir, journal, log) = real(threaded());
+        for i in 0..30 {
+            drop(journal.submit(one(&entry(i, 100))).unwrap());
+            while log.durable_end().unwrap() == i {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
 /// The same for a future on a thread that parks: its waker is called.
 #[test]
 fn a_future_resolves_although_nobody_waits() {

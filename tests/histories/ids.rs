@@ -206,6 +206,17 @@ fn create_then_nothing_written_is_a_journal_for_ever() {
     });
 }
 
+/// The same on a disk that has room for the first segment and nothing else: what `create` returned is durable without any of
+/// what it prepares afterwards.
+#[test]
+fn create_on_a_nearly_full_disk_is_durable() {
+    let disk = disk(8);
+    disk.set_capacity(24 << 10);
+    let journal = create(&disk);
+    let after = keep_synced(&disk);
+    assert_eq!(open(&after, "nearly full").uuid(), journal.uuid());
+}
+
 /// `create` interrupted at every call, then a power cut or a kill: there is a journal or none, never a damaged one, and
 /// creating it again works.
 #[test]

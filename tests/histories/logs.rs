@@ -284,6 +284,7 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
         let copies: Vec<u8> = batches.iter().flat_map(|b| slice(&bytes, b).to_vec()).collect();
         let mut payload = vec![b'x'; shift];
         payload.extend(&copies);
+        payload.extend(forged(slice(&bytes, batches.last().unwrap())));
         let at = batches.last().unwrap().end();
         log.append_relaxed(entry(2, 600)).unwrap(); // will be torn
         log.append_relaxed(&payload).unwrap(); // is kept
@@ -301,6 +302,17 @@ fn a_payload_with_a_copy_of_a_real_batch_is_no_witness() {
         assert_eq!(again.report().cut.len(), 1, "shift {shift}");
         drop((log, journal));
     }
+}
+
+/// A real batch that claims to prove all that can follow it: its header verifies, and says that it stands elsewhere.
+fn forged(batch: &[u8]) -> Vec<u8> {
+    let mut forged = batch.to_vec();
+    let sequence = u64::from_le_bytes(batch[32..40].try_into().unwrap());
+    forged[32..40].copy_from_slice(&(sequence + 20).to_le_bytes());
+    forged[40..48].copy_from_slice(&(sequence + 19).to_le_bytes());
+    let crc = crc32fast::hash(&forged[4..96]);
+    forged[..4].copy_from_slice(&crc.to_le_bytes());
+    forged
 }
 
 type Shape = fn(&mut [u8]);

@@ -121,6 +121,31 @@ fn the_reserve_serves_what_must_not_be_refused() {
     drop((log, other, journal));
 }
 
+/// Rule 16: "On a full disk open cannot carry: no boot, no vote." An opening that carried a tail has used the reserve's file:
+/// until that stands again appends are refused, though its segment has room, and a vote is not.
+#[test]
+fn appends_wait_until_the_reserve_stands_again() {
+    let disk = disk(7);
+    let (journal, log) = one_log(&disk);
+    fill_up(&disk);
+    let (count, _) = append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    let crashed = keep_synced(&disk);
+    drop((log, journal));
+    let journal = open(&crashed, "carries");
+    assert!(journal.report().carried_batches > 0);
+    let log = journal.log(A).unwrap();
+    assert_eq!(log.append(b"small").unwrap_err().kind(), ErrorKind::NoSpace);
+    assert_eq!(
+        log.append_relaxed(b"small").unwrap_err().kind(),
+        ErrorKind::NoSpace
+    );
+    log.set(0, b"vote").unwrap();
+    crashed.set_capacity(1 << 30);
+    log.append(b"small").unwrap();
+    assert_eq!(log.bounds().unwrap(), 0..count + 1);
+}
+
 /// Rule 28: "Purge on a full disk frees space": with cells of other logs to say again; then appends go on.
 #[test]
 fn a_purge_on_a_full_disk_frees_space() {
