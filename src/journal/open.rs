@@ -13,7 +13,7 @@ use super::room::Bound;
 use super::{Chore, Core, Shared, Uuid, background, files};
 use crate::config::{Alignment, Background, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCHES_AT, End};
+use crate::format::{BATCHES_AT, COPY_AT, End, OPENING_LEN};
 use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
@@ -191,7 +191,7 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         ) {
             (Ok(number), "spare") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.spares.push(prepared(fs, path)?);
+                found.spares.extend(spare(fs, path)?);
             }
             (Ok(number), "tmp") => {
                 found.next_number = found.next_number.max(number + 1);
@@ -203,6 +203,23 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         }
     }
     Ok(found)
+}
+
+/// The spare at `path`; `None` if it holds a segment (or cannot be read), and then it is left as it is: a directory that forgot a
+/// rename, after a sync of it failed, may show a segment under the name that it had as a spare, and to write to it would be to write to
+/// the segment.
+fn spare(fs: &Arc<dyn Fs>, path: String) -> Result<Option<Prepared>> {
+    let spare = prepared(fs, path)?;
+    let blank = [0, COPY_AT].into_iter().all(|at| {
+        let mut bytes = [0; OPENING_LEN];
+        let read = spare.file.read_exact_at(&mut bytes, at);
+        let ends = |e: std::io::Error| e.kind() == std::io::ErrorKind::UnexpectedEof;
+        bytes.iter().all(|byte| *byte == 0) && read.map_or_else(ends, |()| true)
+    });
+    if !blank {
+        tracing::warn!(path = %fs.display(&spare.path).display(), "a spare file is not blank; it is left alone");
+    }
+    Ok(blank.then_some(spare))
 }
 
 fn prepared(fs: &Arc<dyn Fs>, path: String) -> Result<Prepared> {
