@@ -87,6 +87,28 @@ fn a_carry_interrupted_in_two_lives_running_loses_nothing() {
     }
 }
 
+/// Section 4: "the carried frames, all under one all-or-nothing check; while that does not verify the old tail stands". The opening
+/// is kept, and any one sector of what it carries is lost, or all of them.
+#[test]
+fn a_unit_that_is_kept_in_part_is_void_and_the_old_tail_stands() {
+    let calls = calls_of_open(&tail_without_witness(12));
+    let mut torn = 0;
+    for stop in 0..=calls {
+        let disk = tail_without_witness(12);
+        interrupted_open(&disk, stop);
+        for lost in 15..26 {
+            let after = lose(&disk, &|choice| match choice.atom {
+                Atom::Sector { sector, .. } => *sector == lost || (lost == 15 && *sector > 15),
+                _ => false,
+            });
+            let story = format!("stop {stop}, sector {lost}");
+            torn += u64::from(!open(&keep_all(&after), &story).report().cut.is_empty());
+            check(&after, &story, ACKED + 1);
+        }
+    }
+    assert!(torn > 3, "only {torn} units were kept in part");
+}
+
 /// Rule 3's history: life 2 carries, synced, killed before any witness; life 3 carries again, SIGKILL before its sync; life 4
 /// believes life 3's bytes in the page cache, and the power goes off at any call of its open.
 #[test]
