@@ -2,7 +2,7 @@
 //! journal. On a simulated disk, with every outcome of a power cut where they can be enumerated and many seeds where not.
 //! Each test says which history it is; every failure prints what a rerun needs.
 
-#[path = "histories/support.rs"]
+#[path = "support/small.rs"]
 mod support;
 
 #[path = "histories/broken.rs"]

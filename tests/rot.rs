@@ -11,7 +11,7 @@ use everlog::fs::SimFs;
 use everlog::inspect::verify_on;
 use everlog::{EntryId, ErrorKind, Journal, LogKey, WriteBatch};
 
-#[path = "histories/support.rs"]
+#[path = "support/small.rs"]
 #[expect(dead_code, reason = "shared with other tests, each of which uses a part")]
 mod support;
 

@@ -8,7 +8,7 @@
 pub mod contract;
 mod fault;
 mod real;
-mod sim;
+pub mod sim;
 mod sys;
 
 pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};

@@ -21,8 +21,10 @@ mod choose;
 mod explore;
 mod growth;
 mod life;
+#[path = "../support/model.rs"]
 mod model;
 mod probe;
+#[path = "../support/random.rs"]
 mod random;
 mod tally;
 mod timeline;
