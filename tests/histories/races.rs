@@ -1,0 +1,68 @@
+//! Calls that something overtakes: what was true when they were made is not when their turn comes.
+
+use std::sync::Arc;
+use std::thread;
+
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::{Config, ErrorKind, Journal, Log};
+
+use super::support::{A, disk, entry, keep_all, open, small};
+
+fn faulty(seed: u64, config: Config) -> (SimFs, FaultFs, Journal, Log) {
+    let disk = disk(seed);
+    let faults = FaultFs::new(Arc::new(disk.clone()));
+    let journal = Journal::create_on(Arc::new(faults.clone()), config).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    (disk, faults, journal, log)
+}
+
+/// A handle belongs to the log it was made for. Its append waits for a file; meanwhile the log is deleted and another one is
+/// created under the key: the entry must not land there.
+#[test]
+fn an_append_that_waited_does_not_land_in_the_next_log_of_its_key() {
+    let (disk, faults, journal, log) = faulty(1, small());
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Create, Fault::Delay(gate.clone())).path(".tmp"));
+    let appending = thread::spawn(move || {
+        (0..100)
+            .map(|i| log.append(entry(i, 900)))
+            .find_map(Result::err)
+            .map(|error| error.kind())
+    });
+    gate.wait_for_arrivals(1);
+    journal.delete_log(A).unwrap();
+    let next = journal.create_log(A, 0).unwrap();
+    gate.release();
+    assert_eq!(appending.join().unwrap(), Some(ErrorKind::NotFound));
+    assert_eq!(next.bounds().unwrap(), 0..0);
+    let again = open(&keep_all(&disk), "after all");
+    assert_eq!(again.log(A).unwrap().bounds().unwrap(), 0..0);
+}
+
+/// The same for everything else that a handle does, and for a batch that its owner built by key: that one means whatever log has
+/// the key.
+#[test]
+fn a_handle_of_a_deleted_log_does_nothing_to_the_next_one() {
+    let (_disk, _faults, journal, old) = faulty(2, small());
+    journal.delete_log(A).unwrap();
+    let next = journal.create_log(A, 0).unwrap();
+    next.append(b"its own").unwrap();
+    let refused = [
+        old.append(b"x").map(drop),
+        old.append_relaxed(b"x").map(drop),
+        old.submit(b"x").map(drop),
+        old.set(0, b"x"),
+        old.set_relaxed(0, b"x"),
+        old.truncate_from(0),
+        old.purge_to(1),
+        old.reset(everlog::EntryId::new(3, 3)),
+    ];
+    for (n, refused) in refused.into_iter().enumerate() {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound, "call {n}");
+    }
+    assert_eq!(next.bounds().unwrap(), 0..1);
+    let mut batch = everlog::WriteBatch::new();
+    batch.append(A, b"by key");
+    journal.write(batch).unwrap();
+    assert_eq!(next.bounds().unwrap(), 0..2);
+}
