@@ -224,8 +224,9 @@ impl Shared {
                 self.bound.force(charge);
                 return Ok(());
             }
-            if !self.queue.lead(self) {
-                self.sync_written()?;
+            if !self.queue.lead(self) && self.sync_written().is_err() {
+                // What failed is the writes that hold the room, and their outcome; this one never had a place.
+                check_open(&self.core.lock())?;
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use std::thread;
 use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
 use everlog::{Config, ErrorKind, Journal, Log};
 
-use super::support::{A, disk, entry, keep_all, open, small};
+use super::support::{A, disk, entry, keep_all, open, payloads, small};
 
 fn faulty(seed: u64, config: Config) -> (SimFs, FaultFs, Journal, Log) {
     let disk = disk(seed);
@@ -65,4 +65,26 @@ fn a_handle_of_a_deleted_log_does_nothing_to_the_next_one() {
     batch.append(A, b"by key");
     journal.write(batch).unwrap();
     assert_eq!(next.bounds().unwrap(), 0..2);
+}
+
+/// A relaxed append that waits for room, and learns that what holds the room cannot be synced, was never given a place: it is
+/// `Closed`, not `Unknown`.
+#[test]
+fn an_append_that_waited_for_room_in_vain_was_never_there() {
+    let (disk, faults, journal, log) = faulty(3, small());
+    faults.add(
+        Rule::on(Op::SyncData, Fault::io_error())
+            .path("journal/")
+            .forever(),
+    );
+    for i in 0..3 {
+        log.append_relaxed(entry(i, 900)).unwrap();
+    }
+    let error = log.append_relaxed(entry(3, 900)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    assert_eq!(log.bounds().unwrap(), 0..3);
+    drop((log, journal));
+    faults.clear();
+    let found = payloads(&open(&keep_all(&disk), "after all").log(A).unwrap());
+    assert!(found.len() <= 3);
 }
