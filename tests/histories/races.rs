@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::thread;
 
 use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
-use everlog::{Config, ErrorKind, Journal, Log};
+use everlog::{Config, ErrorKind, Journal, Log, LogKey};
 
-use super::support::{A, disk, entry, keep_all, open, payloads, small};
+use super::support::{A, B, disk, entry, keep_all, open, payloads, segments, small};
 
 fn faulty(seed: u64, config: Config) -> (SimFs, FaultFs, Journal, Log) {
     let disk = disk(seed);
@@ -87,4 +87,43 @@ fn an_append_that_waited_for_room_in_vain_was_never_there() {
     faults.clear();
     let found = payloads(&open(&keep_all(&disk), "after all").log(A).unwrap());
     assert!(found.len() <= 3);
+}
+
+/// A reclaim has chosen what to say again, and has said a part of it, when a log goes: nothing is to be said of that one.
+#[test]
+fn a_reclaim_goes_on_when_a_log_goes() {
+    let (disk, faults, journal, log) = faulty(4, small());
+    for key in 2..60 {
+        journal.create_log(LogKey(key), 0).unwrap();
+    }
+    let mut count = 0;
+    while segments(&disk).len() < 12 {
+        log.append(entry(count, 900)).unwrap();
+        count += 1;
+    }
+    log.purge_to(count).unwrap();
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Write, Fault::Delay(gate.clone())).path("journal/"));
+    let reclaiming = {
+        let journal = journal.clone();
+        thread::spawn(move || journal.reclaim())
+    };
+    gate.wait_for_arrivals(1);
+    // The first segment states about 23 logs, and a batch says 17 of them again.
+    let gone = LogKey(22);
+    let deleting = {
+        let journal = journal.clone();
+        thread::spawn(move || journal.delete_log(gone))
+    };
+    while journal.logs().contains(&gone) {
+        thread::yield_now();
+    }
+    gate.release();
+    deleting.join().unwrap().unwrap();
+    assert!(reclaiming.join().unwrap().unwrap().segments > 0);
+    assert!(journal.reclaim().unwrap().segments < 12);
+    drop(log);
+    let again = open(&keep_all(&disk), "after all");
+    assert_eq!(again.logs().len(), 58);
+    assert!(again.logs().contains(&B) && !again.logs().contains(&gone));
 }
