@@ -127,3 +127,29 @@ fn a_reclaim_goes_on_when_a_log_goes() {
     assert_eq!(again.logs().len(), 58);
     assert!(again.logs().contains(&B) && !again.logs().contains(&gone));
 }
+
+/// Many writes that may use the reserve need files at once: whoever finds that another has made the missing one takes it. The disk has
+/// room; nobody is told `NoSpace`.
+#[test]
+fn a_file_that_another_thread_made_is_no_full_disk() {
+    for round in 0..200 {
+        let (_disk, faults, journal, log) = faulty(round, small());
+        let gate = Gate::default();
+        faults.add(Rule::on(Op::Create, Fault::Delay(gate.clone())).path(".tmp"));
+        let setting: Vec<_> = (0..6)
+            .map(|cell| {
+                let log = log.clone();
+                thread::spawn(move || (0..12).try_for_each(|n| log.set(cell, vec![n; 3000])))
+            })
+            .collect();
+        gate.wait_for_arrivals(1);
+        gate.release();
+        for thread in setting {
+            thread
+                .join()
+                .unwrap()
+                .unwrap_or_else(|e| panic!("round {round}: {e}"));
+        }
+        drop((log, journal));
+    }
+}
