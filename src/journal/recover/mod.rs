@@ -290,7 +290,8 @@ fn assemble(
     };
     let sequences = openings().map(|opening| opening.sequence);
     let times = openings().map(|opening| opening.time);
-    let ids = candidates.all.keys().chain(&candidates.indexes);
+    // Not those of indexes: what an index of such an id may say of another segment is not believed.
+    let highest = candidates.all.keys().next_back();
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
@@ -307,7 +308,7 @@ fn assemble(
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
         next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
-        next_segment: 1 + ids.max().copied().unwrap_or(0),
+        next_segment: 1 + highest.copied().unwrap_or(0),
         incarnation_next,
         last_time: times.fold(survey.time.max(above.time), u64::max),
         clean: report.verdict == Verdict::Clean,
