@@ -18,6 +18,7 @@ use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Mutex};
 
 /// What `open` does about a directory with or without a journal.
@@ -146,6 +147,7 @@ fn build(
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         backstage,
+        shut: AtomicBool::new(false),
         shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{DiskPlace, LogState, Pending, Piece, Place};
+use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place};
 use crate::format::{Facts, Frame, Kind};
 use crate::segment::{BlockRef, Segment, Slots};
 use crate::sync::Arc;
@@ -27,6 +27,7 @@ impl LogState {
             identity_at: 0,
             purged_at: 0,
             lost: Vec::new(),
+            cuts: Cuts::default(),
             unseen: false,
         }
     }
@@ -136,6 +137,7 @@ impl LogState {
 
     /// Drops the entries from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
+        self.cuts.add(from);
         if from < self.start {
             self.start = from;
         }
@@ -196,6 +198,7 @@ impl LogState {
 
     /// Empties the log; the next entry is `next`, and the entry before it, of `term`, counts as purged.
     pub(crate) fn reset(&mut self, next: u64, term: Term) {
+        self.cuts.add(self.start);
         self.clear_entries();
         self.move_to(next);
         self.purged = next.checked_sub(1).map(|index| EntryId { term, index });
