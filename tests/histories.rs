@@ -17,6 +17,8 @@ mod handles;
 mod ids;
 #[path = "histories/logs.rs"]
 mod logs;
+#[path = "histories/names.rs"]
+mod names;
 #[path = "histories/opening.rs"]
 mod opening;
 #[path = "histories/proof.rs"]
