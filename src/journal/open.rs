@@ -65,11 +65,15 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     }
     let tail = std::mem::take(&mut recovered.tail);
     let carries = !tail.is_empty() || recovered.hollow;
+    let fresh = !created && !carries && recovered.pred.is_none();
     let mut shared = build(fs, config, recovered, first, lock)?;
     let carrying = Instant::now();
     if carries {
         shared.carry(&tail)?;
         shared.remove_superseded();
+    }
+    if fresh {
+        shared.name_anew()?;
     }
     shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
@@ -290,6 +294,22 @@ impl Shared {
             let mut core = self.core.lock();
             core.chain.insert(id, Arc::clone(&active.segment));
             core.room = active.room(self.mark_room);
+        }
+    }
+
+    /// Nothing was ever proven, so that the journal is its first opening. The life that wrote it may have been killed before it synced
+    /// its name, and a failed sync may have forgotten that for good: an opening of this life has a name that is sure. Without room
+    /// for one the first has to do.
+    fn name_anew(&self) -> Result<()> {
+        match self.carry(&[]) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(%error, "no room for another opening");
+                Ok(())
+            }
+            named => {
+                self.remove_superseded();
+                named
+            }
         }
     }
 
