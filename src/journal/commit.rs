@@ -217,10 +217,12 @@ impl Shared {
     fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
-            let fits = self.fitting(writer);
-            if writer.unsynced_terms > TERMS_MAX {
+            // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
+            let bound = self.config.in_flight_bytes;
+            if writer.unsynced_terms > TERMS_MAX || writer.unsynced_bytes + cost > bound {
                 self.sync_active(writer)?;
             }
+            let fits = self.fitting(writer);
             if fits > 0 {
                 self.write_batch(writer, fits)?;
                 continue;
@@ -246,7 +248,12 @@ impl Shared {
         let Some(active) = &writer.active else { return 0 };
         let room = active.room(self.mark_room).min(BATCH_BYTES_MAX);
         let (mut frames, mut terms, mut payload, mut count) = (0, 0, 0, 0);
+        let mut charged = writer.unsynced_bytes;
         for write in &writer.todo {
+            charged += write.charge;
+            if count > 0 && charged > self.config.in_flight_bytes {
+                break;
+            }
             frames += write.ops.len();
             terms += write.terms();
             payload += write.payload_bytes();
