@@ -6,9 +6,11 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::batch::Write;
+use super::completions::panic_text;
 use super::prepare::{Need, Prepared, carry_file_len};
 use super::{Chore, Shared};
 use crate::error::{Error, ErrorKind, Result};
@@ -208,9 +210,15 @@ impl Shared {
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        let result = self
-            .drive(writer, sync)
-            .or_else(|error| self.rehome(writer, &error));
+        let run = AssertUnwindSafe(|| {
+            self.drive(writer, sync)
+                .or_else(|error| self.rehome(writer, &error))
+        });
+        // Whoever waits for room or for the next flush would wait for ever.
+        let result = catch_unwind(run).unwrap_or_else(|panic| {
+            let text = format!("a flush panicked: {}", panic_text(panic.as_ref()));
+            Err(Error::new(ErrorKind::Unknown, text))
+        });
         result.map_err(|error| self.fail(writer, &error))
     }
 
@@ -510,10 +518,10 @@ impl Shared {
             ErrorKind::Closed,
             "the journal closed to writers after two failures in a row",
         );
-        tracing::error!(error = %cause, "the journal closes to writers");
         writer.failed = Some(unknown.clone());
         let closed = self.core.lock().closed.get_or_insert(closed).clone();
         self.bound.close(closed);
+        tracing::error!(error = %cause, "the journal closes to writers");
         unknown
     }
 }
