@@ -11,6 +11,7 @@ use super::{Chore, Shared, closed_by_owner};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::File;
+use crate::mutant::{Rule, removed};
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -171,7 +172,9 @@ impl Shared {
             // Whatever else is due would wait for it, and nobody would watch.
             return Some(now + SYNC_WATCH);
         }
-        let since = activity.unsynced_since;
+        let since = activity
+            .unsynced_since
+            .filter(|_| !removed(Rule::RelaxedDelaySync));
         // A wish that comes before the write that it is about is kept for it.
         let wanted = since.is_some() && self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
@@ -340,7 +343,11 @@ impl Shared {
         }
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
-        let synced = self.sync_written();
+        let synced = if removed(Rule::CloseSync) {
+            Ok(())
+        } else {
+            self.sync_written()
+        };
         self.backstage.stopping.store(true, Ordering::Release);
         self.backstage.committer.wake();
         self.backstage.preparer.wake();

@@ -15,6 +15,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::format::{Frame, Kind};
+use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
@@ -268,7 +269,7 @@ impl Logs {
             ..LogState::new(incarnation, start)
         };
         let log = self.map.entry(key).or_insert_with(unseen);
-        if log.incarnation < incarnation {
+        if log.incarnation < incarnation && !removed(Rule::IncarnationOfReplay) {
             *log = unseen();
         }
         log
@@ -281,15 +282,27 @@ impl Logs {
             if let Some(log) = self
                 .map
                 .get_mut(key)
-                .filter(|log| log.incarnation == *incarnation)
+                .filter(|log| log.incarnation == *incarnation || removed(Rule::IncarnationOfIndex))
             {
                 log.adopt_blocks(segment, blocks);
             }
         }
     }
 
+    /// What openings and floors state as the lowest incarnation never given to a log.
+    pub(crate) fn stated_incarnation(&self) -> u64 {
+        if removed(Rule::CounterTravels) {
+            0
+        } else {
+            self.incarnation_next
+        }
+    }
+
     /// The lowest segment that holds an entry that is still there.
     pub(crate) fn lowest_live(&self) -> Option<u64> {
+        if removed(Rule::LiveHoldTheFloor) {
+            return None;
+        }
         self.map
             .values()
             .filter_map(|log| log.pieces.front())

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, COPY_AT, NUMBER_MAX, OPENING_LEN, Opening};
 use crate::fs::{Access, File};
+use crate::mutant::{Rule, removed};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
 
@@ -43,7 +44,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
     let mut all = BTreeMap::new();
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
-        if id > ID_MAX {
+        if id > ID_MAX && !removed(Rule::IdBound) {
             let what = "no journal has had so many segments, and this id would leave none for the next one; move the file away";
             return Err(Error::at(
                 ErrorKind::Invalid,
@@ -63,7 +64,9 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
         return Err(no_journal(context));
     }
     let candidates = Candidates { all, indexes };
-    candidates.check_uuids()?;
+    if !removed(Rule::OpeningJournal) {
+        candidates.check_uuids()?;
+    }
     Ok(candidates)
 }
 
@@ -92,9 +95,14 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
     let len = file
         .len()
         .map_err(|e| Error::io(&path, "read the size of the segment", e))?;
+    let second = if removed(Rule::SecondCopyIsRead) {
+        0
+    } else {
+        COPY_AT
+    };
     let copies = [
         read_copy(&*file, &path, len, 0),
-        read_copy(&*file, &path, len, COPY_AT),
+        read_copy(&*file, &path, len, second),
     ];
     let (opening, bad_copy, why) = choose(context, id, &path, copies)?;
     let segment = opening.map(|opening| Arc::new(Segment::new(id, Arc::clone(&file), path.clone(), opening)));
@@ -142,11 +150,13 @@ fn choose(
             Ok(Err(why)) => bad.push((at, why.to_string())),
             Err(e) => {
                 bad.push((at, e.to_string()));
-                failed = Some(e);
+                failed = Some(e).filter(|_| !removed(Rule::UnreadableOpening));
             }
         }
     }
-    if let Some(other) = good.iter().find(|opening| opening.segment != id) {
+    if let Some(other) = good.iter().find(|opening| opening.segment != id)
+        && !removed(Rule::OpeningSegment)
+    {
         let what = format!(
             "the file is named as segment {id:016x} and holds segment {:016x}: it was renamed or copied here; move it \
              away or give it its name back",
@@ -156,6 +166,7 @@ fn choose(
     }
     if let [one, other] = &good[..]
         && one != other
+        && !removed(Rule::CopiesAgree)
     {
         let what = "the two copies of the opening verify and differ";
         return Err(context.refusal(FindingKind::Damaged, path.to_owned(), 0..COPY_AT, what));
