@@ -10,6 +10,7 @@
 //!
 //! * The comparison of a frame's incarnation, where a log's frames are settled or replayed one after another: serials tell
 //!   entries apart in memory, and on disk no frame of an incarnation follows the creation of the next.
+//! * The same comparison where a segment's blocks replace offsets in memory: what a deleted log had is not among them.
 //! * The id of a segment in its index: the end that must agree has it, too (`IndexEnd`).
 //! * That a purge lies below the floor as a reason of its own to restate a log: its creation, facts or reset lies no higher (`RestateLogs`).
 //! * The last term in restated facts: entries that stood below the floor are taken by a purge, which has a term of its own, before
@@ -159,7 +160,6 @@ rules! {
 "incarnation":
     IncarnationIsFresh = "a log that is created again has a new incarnation",
     IncarnationOfHandle = "a handle of a deleted log is not one of the next",
-    IncarnationOfIndex = "the blocks of an index are those of the same incarnation",
     IncarnationOfReplay = "a frame of a newer incarnation begins the log anew",
 "deletion":
     DeleteOnProof = "only a floor that is proven permits removing files",

@@ -282,7 +282,7 @@ impl Logs {
             if let Some(log) = self
                 .map
                 .get_mut(key)
-                .filter(|log| log.incarnation == *incarnation || removed(Rule::IncarnationOfIndex))
+                .filter(|log| log.incarnation == *incarnation)
             {
                 log.adopt_blocks(segment, blocks);
             }
