@@ -11,7 +11,7 @@
 //! * The comparison of a frame's incarnation, where a log's frames are settled or replayed one after another: serials tell
 //!   entries apart in memory, and on disk no frame of an incarnation follows the creation of the next.
 //! * The same comparison where a segment's blocks replace offsets in memory: what a deleted log had is not among them.
-//! * The id of a segment in its index: the end that must agree has it, too (`IndexEnd`).
+//! * The id and the salt of a segment in its index: the end that must agree has the id, and a checksum over the salt (`IndexEnd`).
 //! * That a purge lies below the floor as a reason of its own to restate a log: its creation, facts or reset lies no higher (`RestateLogs`).
 //! * The last term in restated facts: entries that stood below the floor are taken by a purge, which has a term of its own, before
 //!   anybody can ask (`RestatePurged`).
@@ -73,7 +73,6 @@ rules! {
     SaltIsDrawn = "each segment draws a salt of its own",
     HeaderSalt = "a batch header must have the salt of its segment",
     FrameSalt = "the checksum of a frame header includes the salt of its segment",
-    IndexSalt = "an index must have the salt of its segment",
 "own place":
     HeaderOffset = "a batch header must name the offset at which it stands",
     HeaderSegment = "a batch header must name the segment in which it stands",

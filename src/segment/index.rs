@@ -109,7 +109,7 @@ pub(crate) fn read_trusted(file: &dyn File, segment: &Segment, end: End) -> Opti
 pub(crate) fn trusted(bytes: &[u8], segment: &Segment, end: End) -> Option<Index> {
     let index = Index::decode_summary(bytes).ok()?;
     let ours = index.segment == segment.id
-        && (index.salt == segment.opening.salt || removed(Rule::IndexSalt))
+        && index.salt == segment.opening.salt
         && (index.end == end || removed(Rule::IndexEnd));
     ours.then_some(index)
 }

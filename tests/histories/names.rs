@@ -73,28 +73,6 @@ fn a_segment_has_its_length_before_it_has_its_name() {
     drop((log, journal));
 }
 
-/// A life is killed before it synced the name of a segment in which everything is synced: the next life finds both, and what
-/// it has shown stays.
-#[test]
-fn open_syncs_the_names_that_it_believed() {
-    for stop in 0..60 {
-        let disk = disk(stop);
-        let (journal, log) = one_log(&disk);
-        disk.stop_after(stop);
-        fill_with(&log, 24, 900);
-        drop((log, journal));
-        let disk = disk.kill();
-        let story = format!("stop {stop}");
-        let journal = open(&disk, &story);
-        let shown = payloads(&journal.log(A).unwrap());
-        let names = lose(&disk, &|choice| matches!(choice.atom, Atom::Entry { .. }));
-        for after in [names, disk.crash(stop), keep_all(&disk)] {
-            let again = open(&after, &story);
-            assert_eq!(payloads(&again.log(A).unwrap()).len(), shown.len(), "{story}");
-        }
-    }
-}
-
 /// Files that were named ahead of need, and hold nothing, are what the next life writes to; they are not removed under it.
 #[test]
 fn a_file_that_was_named_ahead_of_need_serves_the_next_life() {
