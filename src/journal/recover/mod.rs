@@ -189,7 +189,10 @@ fn attempt(
     let candidates = candidates::read(&mut context)?;
     let listed = Instant::now();
     let (last, above) = last::find(&mut context, &candidates)?;
-    let survey = survey(&mut context, &last)?;
+    let mut survey = survey(&mut context, &last)?;
+    if context.live() {
+        survey.believe_what_is_gone(&candidates, &last);
+    }
     let chain = walk(&mut context, &candidates, &last, &survey)?;
     let proven = Instant::now();
     let mut recovered = assemble(&mut context, &candidates, &last, above, survey, chain)?;
@@ -222,7 +225,13 @@ fn walk(
 ) -> Result<Chain> {
     let mut chain = Chain::new();
     chain.raise_floor(context, last, last.opening.floor, survey.durable_through != 0)?;
-    for frame in survey.unproven.iter().flat_map(|batch| &batch.frames) {
+    // Beside a writer what is unproven is not there yet, and with it a floor.
+    let unproven = if context.live() {
+        None
+    } else {
+        Some(&survey.unproven)
+    };
+    for frame in unproven.into_iter().flatten().flat_map(|batch| &batch.frames) {
         if frame.kind == Kind::Floor {
             chain.raise_floor(context, last, frame.index, false)?;
         }
@@ -283,11 +292,11 @@ fn assemble(
     };
     let sequences = openings().map(|opening| opening.sequence);
     let times = openings().map(|opening| opening.time);
-    let ids = candidates.all.keys().chain(&candidates.indexes);
+    // Not those of indexes: what an index of such an id may say of another segment is not believed.
     let highest = if removed(Rule::IdsAreFresh) {
         Some(&last.id)
     } else {
-        ids.max()
+        candidates.all.keys().next_back()
     };
     Ok(Recovered {
         uuid: last.opening.uuid,

@@ -241,7 +241,8 @@ fn a_header_with_another_salt_is_no_witness() {
     made.save(&disk);
     disk.flip_bit(&name(1), last.payloads_at(), 0).unwrap();
     let from = usize::try_from(mark.offset - BATCHES_AT).unwrap();
-    disk.write_raw(&name(1), mark.offset, &other.batches[from..]).unwrap();
+    disk.write_raw(&name(1), mark.offset, &other.batches[from..])
+        .unwrap();
     let found = open(&disk);
     assert_eq!(found.report.verdict, Verdict::Torn);
     assert_eq!(entries(&found, 1), ["zero", "one"]);
