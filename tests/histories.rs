@@ -31,6 +31,8 @@ mod purge;
 mod races;
 #[path = "histories/reads.rs"]
 mod reads;
+#[path = "histories/ready.rs"]
+mod ready;
 #[path = "histories/recorder.rs"]
 mod recorder;
 #[path = "histories/restarts.rs"]

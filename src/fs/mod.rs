@@ -110,6 +110,12 @@ pub trait File: Send + Sync + Debug + 'static {
     /// Sets the size; new bytes read as zero. Durable after a sync.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// A number that tells the file from all others of its directory, whatever names they have: two names of one file give the same.
+    /// `None` (as without an implementation) if it cannot be told; then two names of one file pass for two files.
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Asks that later reads come from the device and not from memory. Clean pages only; call it after a sync. Returns
     /// false where the system cannot promise it.
     fn evict(&self) -> io::Result<bool>;

@@ -310,7 +310,7 @@ impl Shared {
             let text = "the journal has threads of its own; open it with Background::Caller to do its work";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if self.core.lock().shut {
+        if self.check_readable().is_err() {
             return Ok(self.completions.run_pending());
         }
         let mut any = self.queue.lead(self);
@@ -332,7 +332,7 @@ impl Shared {
         let shutting = {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            let first = !std::mem::replace(&mut core.shut, true);
+            let first = !self.shut.swap(true, Ordering::AcqRel);
             first.then(|| self.shutting.lock())
         };
         if shutting.is_none() {

@@ -1,5 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::background::Backstage;
@@ -19,6 +20,7 @@ use crate::metrics::Counters;
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
+use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Mutex};
 
 /// What `open` does about a directory with or without a journal.
@@ -27,6 +29,15 @@ pub(super) enum Want {
     Existing,
     New,
     Either,
+}
+
+/// What a segment keeps free for its closing mark.
+fn mark_room(config: &Config) -> u64 {
+    match config.alignment {
+        _ if removed(Rule::MarkRoom) => 0,
+        Alignment::Bytes8 => MARK_ROOM,
+        Alignment::Bytes4096 => 4096,
+    }
 }
 
 /// The salt of a new segment: not zero, and no other one has it.
@@ -117,12 +128,7 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let blocks = config.alignment == Alignment::Bytes4096;
-    let mark_room = match blocks {
-        _ if removed(Rule::MarkRoom) => 0,
-        true => 4096,
-        false => MARK_ROOM,
-    };
+    let mark_room = mark_room(&config);
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
@@ -168,6 +174,7 @@ fn build(
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         backstage,
+        shut: AtomicBool::new(false),
         shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
@@ -198,9 +205,11 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         ..Found::default()
     };
     // Named for a rotation that did not come: as good as a spare, or each restart would leave one behind.
+    let mut blank = Vec::new();
     for id in &recovered.blank {
-        found.spares.push(prepared(fs, Segment::name(*id))?);
+        blank.push(prepared(fs, Segment::name(*id))?);
     }
+    let mut unfinished = Vec::new();
     for name in names {
         let Some((number, extension)) = name.split_once('.') else {
             continue;
@@ -213,18 +222,52 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         ) {
             (Ok(number), "spare") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.spares.extend(spare(fs, path)?);
+                blank.extend(spare(fs, path)?);
             }
             (Ok(number), "tmp") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.surplus.push(path);
+                unfinished.push(path);
             }
             // Never finished.
-            (_, "tmp" | "tmp-idx") => found.surplus.push(path),
+            (_, "tmp" | "tmp-idx") => unfinished.push(path),
             _ => {}
         }
     }
+    sort_out(fs, &mut found, blank, unfinished, &recovered.in_use)?;
     Ok(found)
+}
+
+/// A file that stands under two names (a directory that forgot a rename, after a sync of it failed, shows that) is not used: as two
+/// spares it would become two segments. It goes, if it is not a segment already.
+fn sort_out(
+    fs: &Arc<dyn Fs>,
+    found: &mut Found,
+    blank: Vec<Prepared>,
+    unfinished: Vec<String>,
+    in_use: &BTreeSet<u64>,
+) -> Result<()> {
+    let mut files: BTreeMap<Option<u64>, Vec<Prepared>> = BTreeMap::new();
+    for file in blank {
+        let io = |e| Error::io(fs.display(&file.path), "ask which file it is", e);
+        let identity = file.file.identity().map_err(io)?;
+        files.entry(identity).or_default().push(file);
+    }
+    for (identity, names) in files {
+        let segment = identity.is_some_and(|identity| in_use.contains(&identity));
+        if identity.is_none() || (names.len() == 1 && !segment) {
+            found.spares.extend(names);
+        } else if !segment {
+            found.surplus.extend(names.into_iter().map(|file| file.path));
+        }
+    }
+    for path in unfinished {
+        let identity = fs.open(&path, Access::Read).and_then(|file| file.identity());
+        // What cannot be asked is left alone.
+        if identity.is_ok_and(|identity| identity.is_none_or(|identity| !in_use.contains(&identity))) {
+            found.surplus.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// The spare at `path`; `None` if it holds a segment (or cannot be read), and then it is left as it is: a directory that forgot a
@@ -305,7 +348,7 @@ impl Shared {
             return;
         }
         if !removed(Rule::UnlinkSync)
-            && let Err(error) = self.fs.sync_dir(files::JOURNAL)
+            && let Err(error) = self.pool.sync_removals()
         {
             tracing::debug!(%error, "left-over files were removed, perhaps not for good");
         }

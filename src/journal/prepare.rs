@@ -266,7 +266,6 @@ impl Pool {
             let found = at.and_then(|at| state.large_claimed.remove(at));
             drop(state);
             let file = found.map_or_else(|| self.make(len), Ok)?;
-            self.retire_named();
             return self.name(file);
         }
         if self.state.lock().named.is_none() {
@@ -299,7 +298,6 @@ impl Pool {
         };
         drop(state);
         let file = carry.or(usual).map_or_else(|| self.make(len), Ok)?;
-        self.retire_named();
         self.name(file)
     }
 
@@ -313,7 +311,9 @@ impl Pool {
         Ok(())
     }
 
+    /// Gives `file` the next segment's name, and the file that had it already a spare's: its id will never be used.
     fn name(&self, mut file: Prepared) -> Result<(u64, Prepared)> {
+        let overtaken = self.retire_named();
         let id = {
             let mut state = self.state.lock();
             state.next_id += 1;
@@ -321,7 +321,12 @@ impl Pool {
         };
         let path = Segment::name(id);
         let named = self.rename(&file.path, &path, Rule::NextNameSync);
-        named.map_err(|e| Error::io(self.fs.display(&path), "name the next segment", e))?;
+        if let Err(e) = named {
+            self.give_up(&[&file.path, &path]);
+            overtaken.iter().for_each(|file| self.give_up(&[&file.path]));
+            return Err(Error::io(self.fs.display(&path), "name the next segment", e));
+        }
+        self.state.lock().spares.extend(overtaken);
         file.path = path;
         Ok((id, file))
     }
@@ -335,22 +340,32 @@ impl Pool {
         self.fs.sync_dir(files::JOURNAL)
     }
 
-    /// Takes the name from a segment that was overtaken: its id will never be used.
-    fn retire_named(&self) {
+    /// After a failed sync of the directory what it covered may be forgotten for good, whatever a later sync says: the file under
+    /// these names may come back under another one, and stand under two if it got a third. It is not used again; it holds nothing,
+    /// and goes.
+    fn give_up(&self, names: &[&str]) {
+        names.iter().for_each(|path| self.remove(path));
+    }
+
+    /// Makes removals durable. Not beside somebody who names a file: the failure of a sync is told once, and it must be told to whoever
+    /// goes on to use the name.
+    pub(crate) fn sync_removals(&self) -> io::Result<()> {
+        let _maker = self.maker.lock();
+        self.fs.sync_dir(files::JOURNAL)
+    }
+
+    /// Takes the name from the segment that is overtaken; the sync of the directory is the caller's.
+    fn retire_named(&self) -> Option<Prepared> {
         if removed(Rule::IdsRise) {
-            return;
+            return None;
         }
         let mut state = self.state.lock();
-        let Some((_, mut file)) = state.named.take() else {
-            return;
-        };
+        let (_, mut file) = state.named.take()?;
         let path = state.number("spare");
         drop(state);
-        // Not synced: under either name it is full of zeros, and the rename of the overtaking file syncs the directory.
-        if self.fs.rename(&file.path, &path).is_ok() {
-            file.path = path;
-            self.state.lock().spares.push_front(file);
-        }
+        let renamed = self.fs.rename(&file.path, &path);
+        file.path = path;
+        renamed.is_ok().then_some(file)
     }
 
     /// A zeroed, synced file of `len` bytes under a spare's name. The caller holds `maker`.
@@ -371,7 +386,10 @@ impl Pool {
         let path = state.number("spare");
         drop(state);
         let renamed = self.rename(&temporary, &path, Rule::SpareNameSync);
-        renamed.map_err(|e| Error::io(self.fs.display(&path), "name a spare file", e))?;
+        if let Err(e) = renamed {
+            self.give_up(&[&temporary, &path]);
+            return Err(Error::io(self.fs.display(&path), "name a spare file", e));
+        }
         Ok(Prepared { path, file, len })
     }
 

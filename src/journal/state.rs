@@ -7,6 +7,7 @@
 //! Memory: about 200 bytes a log, 64 bytes a piece, 32 bytes a term run, 4 bytes an unsealed entry, and the bytes of pending
 //! entries and of cells.
 
+mod cuts;
 mod log;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::cuts::Cuts;
 use crate::format::{Frame, Kind};
 use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
@@ -55,6 +57,8 @@ pub(crate) struct LogState {
     pub(crate) purged_at: u64,
     /// Acknowledged entries that damage took.
     pub(crate) lost: Vec<Range<u64>>,
+    /// What truncates and resets took, for those who read meanwhile.
+    pub(crate) cuts: Cuts,
     /// While replaying: nothing has said yet where the log ends, because what did stands below the floor.
     unseen: bool,
 }

@@ -348,6 +348,24 @@ impl Survey {
         }
     }
 
+    /// Where the proven part of the journal ends: in this segment, or if nothing of it is proven where its opening says that
+    /// its predecessor does, unchanged.
+    pub(super) fn pred(&self, segment: &Segment) -> Option<End> {
+        if self.durable_through != 0 || removed(Rule::PredecessorIsProven) {
+            Some(self.proven)
+        } else {
+            segment.opening.pred
+        }
+    }
+
+    /// An opening of which nothing is proven, with nothing behind it, ends its predecessor all the same.
+    pub(super) fn is_hollow(&self, segment: &Segment) -> bool {
+        self.durable_through == 0
+            && !self.has_tail()
+            && segment.opening.pred.is_some()
+            && !removed(Rule::HollowOpening)
+    }
+
     /// Whether frames stand behind the proven part.
     pub(super) fn has_tail(&self) -> bool {
         self.unproven.iter().any(|batch| !batch.frames.is_empty())

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{DiskPlace, LogState, Pending, Piece, Place};
+use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place};
 use crate::format::{Facts, Frame, Kind};
 use crate::mutant::{Rule, removed};
 use crate::segment::{BlockRef, Segment, Slots};
@@ -28,6 +28,7 @@ impl LogState {
             identity_at: 0,
             purged_at: 0,
             lost: Vec::new(),
+            cuts: Cuts::default(),
             unseen: false,
         }
     }
@@ -141,6 +142,7 @@ impl LogState {
 
     /// Drops the entries from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
+        self.cuts.add(from);
         if from < self.start {
             self.start = from;
         }
@@ -203,6 +205,7 @@ impl LogState {
 
     /// Empties the log; the next entry is `next`, and the entry before it, of `term`, counts as purged.
     pub(crate) fn reset(&mut self, next: u64, term: Term) {
+        self.cuts.add(self.start);
         self.clear_entries();
         self.move_to(next);
         self.purged = next.checked_sub(1).map(|index| EntryId { term, index });
