@@ -18,7 +18,7 @@ use std::io::ErrorKind;
 ///
 /// At the first promise that is not kept; the message names it.
 pub fn check(make: &dyn Fn() -> Arc<dyn Fs>) {
-    let parts: [fn(&Arc<dyn Fs>); 15] = [
+    let parts: [fn(&Arc<dyn Fs>); 16] = [
         an_empty_root_lists_nothing,
         directories_nest_and_list_sorted,
         create_makes_an_empty_file_once,
@@ -28,6 +28,7 @@ pub fn check(make: &dyn Fn() -> Arc<dyn Fs>) {
         holes_and_new_bytes_read_zero,
         a_reader_cannot_write,
         rename_replaces_in_one_step,
+        a_file_keeps_its_identity,
         removed_files_stay_usable,
         syncs_and_evicts_change_no_byte,
         a_lock_has_one_owner,
@@ -197,6 +198,26 @@ fn rename_replaces_in_one_step(fs: &Arc<dyn Fs>) {
     );
     assert!(fs.rename("d/moved", "d").is_err(), "a file replaced a directory");
     assert_eq!(list(fs, "d"), ["moved"]);
+}
+
+fn a_file_keeps_its_identity(fs: &Arc<dyn Fs>) {
+    let files = ["one", "other"].map(|name| ok("create", fs.create(name)));
+    let [one, other] = files.each_ref().map(|file| ok("identity", file.identity()));
+    assert!(one.is_none() || one != other, "two files have one identity");
+    ok("a rename", fs.rename("one", "d"));
+    let again = ok("open", fs.open("d", Access::Read));
+    assert_eq!(
+        ok("identity", again.identity()),
+        one,
+        "a renamed file is another one"
+    );
+    ok("a write", files[0].write_all_at(b"x", 0));
+    ok("a sync", files[0].sync_data());
+    assert_eq!(
+        ok("identity", files[0].identity()),
+        one,
+        "a written file is another one"
+    );
 }
 
 fn removed_files_stay_usable(fs: &Arc<dyn Fs>) {

@@ -15,6 +15,7 @@ pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};
 pub use real::{Medium, RealFs};
 pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
 
+use crate::mutant::{self, removed};
 use crate::sync::Arc;
 use std::fmt::Debug;
 use std::io;
@@ -109,6 +110,12 @@ pub trait File: Send + Sync + Debug + 'static {
     /// Sets the size; new bytes read as zero. Durable after a sync.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// A number that tells the file from all others of its directory, whatever names they have: two names of one file give the same.
+    /// `None` (as without an implementation) if it cannot be told; then two names of one file pass for two files.
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Asks that later reads come from the device and not from memory. Clean pages only; call it after a sync. Returns
     /// false where the system cannot promise it.
     fn evict(&self) -> io::Result<bool>;
@@ -134,11 +141,14 @@ pub trait File: Send + Sync + Debug + 'static {
         while !buffer.is_empty() {
             match self.write_at(buffer, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) if removed(mutant::Rule::ShortWriteGoesOn) => return Ok(()),
                 Ok(n) => {
                     buffer = &buffer[n..];
                     offset += n as u64;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e)
+                    if e.kind() == io::ErrorKind::Interrupted
+                        && !removed(mutant::Rule::InterruptedRepeats) => {}
                 Err(e) => return Err(e),
             }
         }

@@ -5,7 +5,7 @@ use super::{Access, File, Fs, Lock, Space, check_path, sys};
 use crate::sync::Arc;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -223,6 +223,10 @@ impl File for RealFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.file.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.file.metadata()?.ino()))
     }
 
     fn evict(&self) -> io::Result<bool> {

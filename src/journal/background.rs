@@ -11,6 +11,7 @@ use super::{Chore, Shared, closed_by_owner};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::File;
+use crate::mutant::{Rule, removed};
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -172,7 +173,9 @@ impl Shared {
             // Whatever else is due would wait for it, and nobody would watch.
             return Some(now + SYNC_WATCH);
         }
-        let since = activity.unsynced_since;
+        let since = activity
+            .unsynced_since
+            .filter(|_| !removed(Rule::RelaxedDelaySync));
         // A wish that comes before the write that it is about is kept for it.
         let wanted = since.is_some() && self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
@@ -307,7 +310,7 @@ impl Shared {
             let text = "the journal has threads of its own; open it with Background::Caller to do its work";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if self.core.lock().shut {
+        if self.check_readable().is_err() {
             return Ok(self.completions.run_pending());
         }
         let mut any = self.queue.lead(self);
@@ -329,7 +332,7 @@ impl Shared {
         let shutting = {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            let first = !std::mem::replace(&mut core.shut, true);
+            let first = !self.shut.swap(true, Ordering::AcqRel);
             first.then(|| self.shutting.lock())
         };
         if shutting.is_none() {
@@ -341,7 +344,11 @@ impl Shared {
         }
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
-        let synced = self.sync_written();
+        let synced = if removed(Rule::CloseSync) {
+            Ok(())
+        } else {
+            self.sync_written()
+        };
         self.backstage.stopping.store(true, Ordering::Release);
         self.backstage.committer.wake();
         self.backstage.preparer.wake();

@@ -59,7 +59,7 @@ use crate::fs::{Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, CachePadded, Mutex};
 
 /// Names a journal, for ever: drawn when it was created, and written in every opening.
@@ -102,6 +102,8 @@ pub(crate) struct Shared {
     bound: Arc<Bound>,
     completions: Completions,
     backstage: Backstage,
+    /// `close` was called, or the last handle dropped: not even reads.
+    shut: AtomicBool,
     /// Held while the journal shuts down; `close` waits for whoever else does it.
     shutting: Mutex<()>,
     reclaiming: Mutex<()>,
@@ -115,8 +117,6 @@ pub(crate) struct Core {
     serial: u64,
     /// Why nothing more is accepted.
     pub(crate) closed: Option<Error>,
-    /// `close` was called, or the last handle dropped: not even reads.
-    pub(crate) shut: bool,
     /// Admitted writes that no sync has covered.
     unwritten: usize,
     /// Room in the last segment that admitted writes will reach. Invariant: the commit is never behind it.
@@ -169,7 +169,6 @@ impl Core {
             logs,
             serial: 0,
             closed: None,
-            shut: false,
             unwritten: 0,
             reclaim_at: RECLAIM_SEGMENTS_MIN,
             room: 0,
@@ -207,6 +206,16 @@ impl Core {
             }
             _ => {}
         }
+    }
+}
+
+impl Shared {
+    /// `Closed` once the journal was shut: then it is not even read.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        if self.shut.load(Ordering::Acquire) {
+            return Err(closed_by_owner());
+        }
+        Ok(())
     }
 }
 

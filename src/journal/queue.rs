@@ -18,6 +18,7 @@ use std::time::Instant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::completions::{Completions, inside_callback, panic_text};
 use crate::journal::group::Group;
+use crate::mutant::{Rule, removed};
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Signal};
 
 /// Makes items durable, or written.
@@ -85,7 +86,7 @@ impl<T: Send> Queue<T> {
     pub(crate) fn push(&self, item: T, sync: bool) -> Pushed {
         let mut state = self.state.lock();
         state.open.items.push(item);
-        state.open.sync |= sync;
+        state.open.sync = sync || state.open.sync && !removed(Rule::GroupSync);
         Pushed {
             group: state.open.group.clone(),
             idle: !state.flushing && !state.invited,
@@ -187,6 +188,9 @@ impl<T: Send> Queue<T> {
         let broken = state.broken;
         drop(state);
 
+        if removed(Rule::AckAfterFlush) {
+            group.complete(&Ok(()));
+        }
         let (outcome, panicked) = match broken {
             true => (Err(closed()), true),
             false => run(flush, items, sync),
@@ -194,7 +198,7 @@ impl<T: Send> Queue<T> {
         group.complete(&outcome);
 
         let mut state = self.state.lock();
-        state.broken = panicked;
+        state.broken = panicked && !removed(Rule::PanicIsLast);
         state.flushing = false;
         self.ended.notify_all();
         self.invite(state);

@@ -17,6 +17,8 @@ mod word;
 pub(crate) use self::signal::Signal;
 pub(crate) use self::word::Word;
 pub(crate) use std::sync::Arc;
+#[cfg(everlog_mutants)]
+pub(crate) use std::sync::OnceLock;
 
 /// Not shimmed: a queue of background work, and padding. No model depends on when they are seen to change.
 pub(crate) use crossbeam::{queue::SegQueue, utils::CachePadded};

@@ -157,6 +157,10 @@ impl File for RecordedFile {
         self.inner.set_len(len)
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
+    }
+
     fn evict(&self) -> io::Result<bool> {
         self.inner.evict()
     }

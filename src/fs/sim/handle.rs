@@ -140,6 +140,10 @@ impl File for SimFile {
         self.fs.call(|state| state.set_len(self.inode, len))
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.fs.call(|_| Ok(Some(self.inode)))
+    }
+
     fn evict(&self) -> io::Result<bool> {
         self.fs.call(|state| state.evict(self.inode))?;
         Ok(true)
