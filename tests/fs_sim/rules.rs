@@ -74,7 +74,11 @@ fn the_zeroed_rest_of_a_cut_block_may_come_before_the_size() {
         let all = ["aaaaaaaaa", "aaaaaa.aa", "aaaaaaa.a", "aaaaaa..a", "aaaaaa"];
         assert_eq!(outcomes(&fs, |f| sectors(f, "f")), set(&all), "{profile:?}");
         file.sync_data().unwrap();
-        assert_eq!(outcomes(&fs, |f| sectors(f, "f")), set(&["aaaaaa"]), "{profile:?}");
+        assert_eq!(
+            outcomes(&fs, |f| sectors(f, "f")),
+            set(&["aaaaaa"]),
+            "{profile:?}"
+        );
     }
 }
 
