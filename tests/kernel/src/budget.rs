@@ -52,6 +52,11 @@ impl Budget {
         Some(self.next - 1)
     }
 
+    /// Whether one seed is run again, of which everything is told.
+    pub(crate) fn is_single(&self) -> bool {
+        self.one
+    }
+
     /// Whether there is time for a look only, and not for all.
     pub(crate) fn is_short(&self) -> bool {
         self.time.is_some_and(|time| time < Duration::from_secs(120))

@@ -122,10 +122,10 @@ fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tal
             .violations
             .push(format!("{story}: the journal does not show what was issued"));
     }
-    let rehomed = workload.rehomings();
     if random.one_in(2) {
         workload.end();
     }
+    let rehomed = workload.rehomings();
     let _ = mounted.sync();
     let (trace, fired) = {
         let mut disk = machine.disk.lock();
@@ -133,10 +133,16 @@ fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tal
         (disk.take_trace(), disk.fired)
     };
     outcome.workloads += 1;
+    if budget.is_single() {
+        println!(
+            "{story}: {fired} faults fired, {rehomed} re-homings, error {:?}",
+            workload.error
+        );
+    }
     outcome.faults += fired;
     outcome.fired += u64::from(fired > 0);
     match &workload.error {
-        None => outcome.rehomed += u64::from(rehomed > 0),
+        None => outcome.rehomed += u64::from(fired > 0 && rehomed > 0),
         Some(error) => {
             outcome.told += 1;
             let legal = matches!(
@@ -153,23 +159,25 @@ fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tal
     let history = workload.history.clone();
     drop(workload);
     drop(mounted);
-    let epochs: Vec<_> = epochs(start, &trace)
-        .into_iter()
-        .filter(|epoch| epoch.end >= from)
-        .collect();
+    let mut epochs = epochs(start, &trace);
+    epochs.retain(|epoch| epoch.end >= from && !epoch.pieces.is_empty());
+    while epochs.len() > EPOCHS_MAX {
+        // The last one is what the end of it all leaves.
+        epochs.remove(random.index(epochs.len() - 1));
+    }
     let mut case = Case::new(machine, seed, options, story, random);
     case.crashes(&epochs, WIDTH, &history, tally, budget);
 }
 
 fn fault(random: &mut Random) -> Fault {
-    let of = match random.below(4) {
-        0 | 1 => Target::WriteOf(MARKER.to_vec()),
-        2 => Target::Flush,
-        _ => Target::Write,
+    let (of, spare) = match random.below(6) {
+        0..=3 => (Target::WriteOf(MARKER.to_vec()), 6),
+        4 => (Target::Flush, 24),
+        _ => (Target::Write, 24),
     };
     Fault {
         of,
-        spare: random.below(24),
+        spare: random.below(spare),
         times: random.pick(&[1, 1, 1, 2, u64::MAX]),
         leaves: Leaves::Some(random.next()),
     }
@@ -194,8 +202,9 @@ impl fmt::Display for Outcome {
 
 /// At the beginning of each payload, so that a fault can meet entries and nothing of the file system.
 const MARKER: &[u8] = b"=everlog-kernel-entry=";
+const EPOCHS_MAX: usize = 6;
 const WIDTH: Width = Width {
-    all: 2,
-    sampled: 5,
+    all: 1,
+    sampled: 4,
     torn: 0,
 };

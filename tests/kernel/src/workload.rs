@@ -40,6 +40,7 @@ pub(crate) struct Workload<'d> {
     /// What refused to go on.
     pub(crate) error: Option<Error>,
     pub(crate) letters: String,
+    rehomings_before: u64,
 }
 
 const KEYS: [u64; 3] = [1, 2, 7];
@@ -107,6 +108,7 @@ impl<'d> Workload<'d> {
             marker: Vec::new(),
             error: None,
             letters: String::new(),
+            rehomings_before: 0,
         }
     }
 
@@ -136,6 +138,7 @@ impl<'d> Workload<'d> {
 
     /// Lets go of the journal; what is not synced yet is told to be afterwards.
     pub(crate) fn end(&mut self) {
+        self.rehomings_before = self.rehomings();
         if let Some(journal) = self.journal.take() {
             let done = journal.close();
             if done.is_ok() && self.error.is_none() {
