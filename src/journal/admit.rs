@@ -268,9 +268,9 @@ impl Shared {
             // The caller makes the missing file itself, or waits for whoever does: the one wait for the disk.
             if short == Short::File && cost > self.pool.usual_room() {
                 self.pool.make_large(carry_file_len(cost))?;
-            } else if !self.pool.step()? && !appends {
-                let text = "the disk is full and the reserve is used up; remove something else from it";
-                return Err(Error::new(ErrorKind::NoSpace, text));
+            } else {
+                // Where nothing is missing any more, somebody else made it meanwhile.
+                self.pool.step()?;
             }
         }
     }
