@@ -2,7 +2,7 @@
 //! two threads, or by the caller in `Journal::work`.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::commit::Writer;
 use super::completions::inside_callback;
@@ -14,7 +14,7 @@ use crate::fs::File;
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, Mutex, SegQueue, Signal};
+use crate::sync::{Arc, Instant, Mutex, SegQueue, Signal};
 
 /// A sync that takes longer is reported while it still runs.
 const SYNC_HANGS: Duration = Duration::from_secs(5);

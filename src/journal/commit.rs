@@ -6,7 +6,6 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use super::batch::Write;
 use super::prepare::{Need, Prepared, carry_file_len};
@@ -17,7 +16,7 @@ use crate::format::{
     Opening, batch_len, encode_batch, header_at, write_opening_blocks,
 };
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 /// Most frames of a batch.
 pub(crate) const FRAMES_MAX: usize = 60_000;

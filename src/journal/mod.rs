@@ -33,7 +33,6 @@ mod ticket;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
 
 pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
@@ -60,7 +59,7 @@ use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, CachePadded, Mutex};
+use crate::sync::{Arc, CachePadded, Instant, Mutex};
 
 /// Names a journal, for ever: drawn when it was created, and written in every opening.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,5 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
-use std::time::Instant;
-
 use super::background::Backstage;
 use super::commit::Writer;
 use super::completions::Completions;
@@ -18,7 +16,7 @@ use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Instant, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

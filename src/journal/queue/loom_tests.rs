@@ -9,7 +9,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use super::{Flush, Queue};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,7 +16,7 @@ use crate::journal::completions::Completions;
 use crate::journal::group::Group;
 use crate::journal::ticket::{Driver, Ticket};
 use crate::sync::atomic::AtomicU64;
-use crate::sync::{Arc, Mutex, Signal, thread};
+use crate::sync::{Arc, Instant, Mutex, Signal, thread};
 
 /// Explores with at most `preemptions` switches away from a thread that could go on.
 fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {

@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use super::{Bound, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::group::Group;
 use crate::journal::ticket::Driver;
-use crate::sync::{Arc, Signal, thread};
+use crate::sync::{Arc, Instant, Signal, thread};
 
 fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
