@@ -325,18 +325,18 @@ impl Shared {
 
     /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
     pub(crate) fn shut(&self) -> Result<()> {
-        let shutting = {
+        // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
+        let shutting = match inside_callback() {
+            true => self.shutting.try_lock(),
+            false => Some(self.shutting.lock()),
+        };
+        let Some(_shutting) = shutting else { return Ok(()) };
+        {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            let first = !std::mem::replace(&mut core.shut, true);
-            first.then(|| self.shutting.lock())
-        };
-        if shutting.is_none() {
-            // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
-            if !inside_callback() {
-                drop(self.shutting.lock());
+            if std::mem::replace(&mut core.shut, true) {
+                return Ok(());
             }
-            return Ok(());
         }
         self.bound.close(closed_by_owner());
         self.queue.drain(self);

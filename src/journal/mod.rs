@@ -5,8 +5,8 @@
 //!  [core lock] ------> queue ------> [writer lock] ------> segment file ---> settle [core lock], wake
 //! ```
 //!
-//! Lock order: `reclaiming`, then `writer`, then `core`, then the pool's `maker` and `state`, the queue, the bound; the other locks are
-//! leaves. No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
+//! Lock order: `shutting`, then `reclaiming`, `writer`, `core`, the pool's `maker` and `state`, the queue, the bound; the other locks are
+//! leaves (tests/shuttle watches it). No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
 
 mod admit;
 mod background;
