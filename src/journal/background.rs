@@ -120,7 +120,8 @@ impl Shared {
 
     /// After a commit: what is unsynced and unmarked, for the committer.
     pub(super) fn committed(&self, writer: &Writer) {
-        let unsynced = !writer.is_settled();
+        // What failed waits for no sync: none will be tried.
+        let unsynced = !writer.is_settled() && !writer.has_failed();
         {
             let mut activity = self.backstage.activity.lock();
             let now = Instant::now();
