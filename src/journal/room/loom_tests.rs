@@ -120,3 +120,22 @@ fn loom_closing_wakes_a_thread_and_a_task() {
         assert!(!bound.has_waiters());
     });
 }
+
+/// Dropped before it is polled, while it stands in the line, or with room that it was given and has not seen: never is that room
+/// lost, nor the turn of whoever stands behind.
+#[test]
+fn loom_a_future_that_is_dropped_passes_its_room_on() {
+    model(3, || {
+        let bound = full();
+        let mut leaver = room(&bound, 2);
+        let _ = Pin::new(&mut leaver).poll(&mut Context::from_waker(Waker::noop()));
+        let wanted = room(&bound, 2);
+        let task = spawn(move || drop(block_on(wanted).unwrap()));
+        let given = bound.clone();
+        let giver = spawn(move || given.give_back(2));
+        drop(leaver);
+        giver.join().unwrap();
+        task.join().unwrap();
+        assert!(bound.try_take(2).unwrap());
+    });
+}
