@@ -1,7 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use super::background::Backstage;
 use super::commit::Writer;
@@ -21,7 +20,7 @@ use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
 use crate::sync::atomic::AtomicBool;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Instant, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
