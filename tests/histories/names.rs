@@ -145,3 +145,32 @@ fn a_create_leaves_the_files_of_others_in_its_directory() {
     assert!(disk.files().contains_key("journal/notes.txt"));
     open(&disk.crash(1), "with notes");
 }
+
+/// The creator was killed before it synced the first segment's name, and the sync of the opening that found it fails: the name is
+/// forgotten. The opening after that is told Ok; a journal that it returned is there after a power cut, written to or not.
+#[test]
+fn a_journal_that_was_opened_is_there_whatever_its_directory_forgot() {
+    for stop in 0..40 {
+        let disk = disk(stop);
+        disk.stop_after(stop);
+        drop(Journal::create_on(dynamic(&disk), small()));
+        let disk = disk.kill();
+        for spare in 0..2 {
+            let disk = disk.fork();
+            disk.fail_sync_dir("journal", spare, Kept::Nothing);
+            let opened = Journal::open_on(dynamic(&disk), small());
+            let Ok(journal) = opened.or_else(|_| Journal::open_on(dynamic(&disk), small())) else {
+                continue;
+            };
+            let uuid = journal.uuid();
+            for seed in 0..6 {
+                let again = open(
+                    &disk.crash(seed),
+                    &format!("stop {stop}, spare {spare}, seed {seed}"),
+                );
+                assert_eq!(again.uuid(), uuid);
+            }
+            drop(journal);
+        }
+    }
+}
