@@ -15,6 +15,7 @@ pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};
 pub use real::{Medium, RealFs};
 pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
 
+use crate::mutant::{self, removed};
 use crate::sync::Arc;
 use std::fmt::Debug;
 use std::io;
@@ -148,11 +149,14 @@ pub trait File: Send + Sync + Debug + 'static {
         while !buffer.is_empty() {
             match self.write_at(buffer, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) if removed(mutant::Rule::ShortWriteGoesOn) => return Ok(()),
                 Ok(n) => {
                     buffer = &buffer[n..];
                     offset += n as u64;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e)
+                    if e.kind() == io::ErrorKind::Interrupted
+                        && !removed(mutant::Rule::InterruptedRepeats) => {}
                 Err(e) => return Err(e),
             }
         }

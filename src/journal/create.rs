@@ -1,11 +1,12 @@
 //! Creating a journal: its directory, its lock, its first opening, all synced before `create` returns.
 
 use super::files;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, write_zeros};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, Opening, write_opening_blocks};
 use crate::fs::{Access, Fs, Lock};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::sync::Arc;
 use std::io;
@@ -16,7 +17,6 @@ pub(super) struct First {
     pub(super) opening: Opening,
 }
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const TEMPORARY: &str = "journal/create.tmp";
 const TEMPORARY_NAME: &str = "create.tmp";
 
@@ -30,7 +30,7 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
         move |e| Error::io(at, doing, e)
     };
     directory(&**fs)?;
-    let salt = fs.random() | 1;
+    let salt = super::open::draw_salt(&**fs);
     let [high, low] = [fs.random(), fs.random()];
     let opening = Opening {
         uuid: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
@@ -60,23 +60,21 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
     };
     let mut blocks = Vec::new();
     write_opening_blocks(&opening, &mut blocks);
-    let mut at = BATCHES_AT;
-    while at < opening.len {
-        let step = usize::try_from(opening.len - at)
-            .unwrap_or(ZEROS.len())
-            .min(ZEROS.len());
-        file.write_all_at(&ZEROS[..step], at)
-            .map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
-        at += step as u64;
-    }
+    write_zeros(&*file, BATCHES_AT..opening.len)
+        .map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
     file.write_all_at(&blocks, 0)
         .map_err(io(TEMPORARY, "write the first opening"))?;
-    file.sync_data()
-        .map_err(io(TEMPORARY, "sync the first segment"))?;
+    if !removed(Rule::FirstOpeningSync) {
+        file.sync_data()
+            .map_err(io(TEMPORARY, "sync the first segment"))?;
+    }
     let path = Segment::name(1);
     let named = fs
         .rename(TEMPORARY, &path)
-        .and_then(|()| fs.sync_dir(files::JOURNAL));
+        .and_then(|()| match removed(Rule::FirstNameSync) {
+            true => Ok(()),
+            false => fs.sync_dir(files::JOURNAL),
+        });
     if let Err(e) = named {
         // The name may be forgotten for good, although the next sync says Ok: nothing must be there to be believed.
         forget([fs.remove(TEMPORARY), fs.remove(&path)]);
@@ -115,7 +113,10 @@ fn directory(fs: &dyn Fs) -> Result<()> {
         }
         made => made.map_err(io(files::JOURNAL, "create the directory"))?,
     }
-    let synced = fs.sync_dir("");
+    let synced = match removed(Rule::RootSync) {
+        true => Ok(()),
+        false => fs.sync_dir(""),
+    };
     if synced.is_err() {
         forget([fs.remove_dir(files::JOURNAL)]);
     }

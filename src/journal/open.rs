@@ -1,7 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use super::background::Backstage;
 use super::commit::Writer;
@@ -17,10 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, COPY_AT, End, OPENING_LEN};
 use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
 use crate::sync::atomic::AtomicBool;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Instant, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,23 @@ pub(super) enum Want {
     Existing,
     New,
     Either,
+}
+
+/// What a segment keeps free for its closing mark.
+fn mark_room(config: &Config) -> u64 {
+    match config.alignment {
+        _ if removed(Rule::MarkRoom) => 0,
+        Alignment::Bytes8 => MARK_ROOM,
+        Alignment::Bytes4096 => 4096,
+    }
+}
+
+/// The salt of a new segment: not zero, and no other one has it.
+pub(super) fn draw_salt(fs: &dyn Fs) -> u64 {
+    if removed(Rule::SaltIsDrawn) {
+        return 1;
+    }
+    fs.random() | 1
 }
 
 pub(super) fn align_shift(config: &Config) -> u16 {
@@ -64,13 +81,20 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         sync_names(fs)?;
     }
     let tail = std::mem::take(&mut recovered.tail);
-    let carries = !tail.is_empty() || recovered.hollow;
+    let carries = !tail.is_empty() && !removed(Rule::CarryTail) || recovered.hollow;
+    let carries = carries || removed(Rule::MarksAreNotCarried);
     let fresh = !created && !carries && recovered.pred.is_none();
     let mut shared = build(fs, config, recovered, first, lock)?;
+    if removed(Rule::DeleteAfterOpening) {
+        let discard = std::mem::take(&mut shared.writer.lock().discard);
+        shared.remove_files(&discard);
+    }
     let carrying = Instant::now();
     if carries {
         shared.carry(&tail)?;
-        shared.remove_superseded();
+        if !removed(Rule::SupersededGoes) {
+            shared.remove_superseded();
+        }
     }
     if fresh {
         shared.name_anew()?;
@@ -91,9 +115,11 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
 
 /// A life that was killed may have named its segments and not synced the names: what was read here must be there after a power cut.
 fn sync_names(fs: &Arc<dyn Fs>) -> Result<()> {
-    for dir in ["", files::JOURNAL] {
-        fs.sync_dir(dir)
-            .map_err(|e| Error::io(fs.display(dir), "sync the directory", e))?;
+    for (dir, rule) in [("", Rule::OpenRootSync), (files::JOURNAL, Rule::OpenNamesSync)] {
+        if !removed(rule) {
+            fs.sync_dir(dir)
+                .map_err(|e| Error::io(fs.display(dir), "sync the directory", e))?;
+        }
     }
     Ok(())
 }
@@ -105,8 +131,7 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let blocks = config.alignment == Alignment::Bytes4096;
-    let mark_room = if blocks { 4096 } else { MARK_ROOM };
+    let mark_room = mark_room(&config);
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
@@ -259,6 +284,7 @@ fn spare(fs: &Arc<dyn Fs>, path: String) -> Result<Option<Prepared>> {
         let ends = |e: std::io::Error| e.kind() == std::io::ErrorKind::UnexpectedEof;
         bytes.iter().all(|byte| *byte == 0) && read.map_or_else(ends, |()| true)
     });
+    let blank = blank || removed(Rule::SpareIsBlank);
     if !blank {
         tracing::warn!(path = %fs.display(&spare.path).display(), "a spare file is not blank; it is left alone");
     }
@@ -340,7 +366,9 @@ impl Shared {
         if names.is_empty() {
             return;
         }
-        if let Err(error) = self.pool.sync_removals() {
+        if !removed(Rule::UnlinkSync)
+            && let Err(error) = self.pool.sync_removals()
+        {
             tracing::debug!(%error, "left-over files were removed, perhaps not for good");
         }
     }

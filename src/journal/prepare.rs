@@ -11,11 +11,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 
 use super::files;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BATCHES_AT;
 use crate::fs::{File, Fs};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::sync::{Arc, Mutex, MutexGuard};
 
@@ -23,7 +25,6 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 pub(crate) const MARK_ROOM: u64 = 4096 + 96;
 /// Spares kept for operations that free space, beside those for appends.
 const RESERVE_FILES: usize = 1;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A zeroed file; its name is known to the directory as it is.
 #[derive(Debug)]
@@ -129,8 +130,13 @@ impl Pool {
     /// Speaks for a file; false if there is none to speak for.
     pub(crate) fn claim(&self, need: Need) -> bool {
         let mut state = self.state.lock();
+        let reserve = if removed(Rule::ReserveSpare) {
+            0
+        } else {
+            RESERVE_FILES
+        };
         let spoken = match need {
-            Need::Usual => state.free() > RESERVE_FILES && state.carry_is_ready(),
+            Need::Usual => state.free() > reserve && state.carry_is_ready(),
             Need::Reserve => state.free() > 0,
             Need::Large(len) => {
                 let at = state.large.iter().position(|file| file.len >= len);
@@ -205,7 +211,7 @@ impl Pool {
 
     fn making(&self) -> Result<MutexGuard<'_, ()>> {
         let maker = self.maker.lock();
-        if self.state.lock().closed {
+        if self.state.lock().closed && !removed(Rule::ClosedMakesNothing) {
             return Err(super::closed_by_owner());
         }
         Ok(maker)
@@ -314,10 +320,7 @@ impl Pool {
             state.next_id - 1
         };
         let path = Segment::name(id);
-        let named = self
-            .fs
-            .rename(&file.path, &path)
-            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        let named = self.rename(&file.path, &path, Rule::NextNameSync);
         if let Err(e) = named {
             self.give_up(&[&file.path, &path]);
             overtaken.iter().for_each(|file| self.give_up(&[&file.path]));
@@ -326,6 +329,15 @@ impl Pool {
         self.state.lock().spares.extend(overtaken);
         file.path = path;
         Ok((id, file))
+    }
+
+    /// Renames a file, and syncs its name as `rule` asks.
+    fn rename(&self, from: &str, to: &str, rule: Rule) -> io::Result<()> {
+        self.fs.rename(from, to)?;
+        if removed(rule) {
+            return Ok(());
+        }
+        self.fs.sync_dir(files::JOURNAL)
     }
 
     /// After a failed sync of the directory what it covered may be forgotten for good, whatever a later sync says: the file under
@@ -344,6 +356,9 @@ impl Pool {
 
     /// Takes the name from the segment that is overtaken; the sync of the directory is the caller's.
     fn retire_named(&self) -> Option<Prepared> {
+        if removed(Rule::IdsRise) {
+            return None;
+        }
         let mut state = self.state.lock();
         let (_, mut file) = state.named.take()?;
         let path = state.number("spare");
@@ -370,10 +385,7 @@ impl Pool {
         state.full = false;
         let path = state.number("spare");
         drop(state);
-        let renamed = self
-            .fs
-            .rename(&temporary, &path)
-            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
+        let renamed = self.rename(&temporary, &path, Rule::SpareNameSync);
         if let Err(e) = renamed {
             self.give_up(&[&temporary, &path]);
             return Err(Error::io(self.fs.display(&path), "name a spare file", e));
@@ -384,14 +396,10 @@ impl Pool {
     fn zeroed(&self, path: &str, len: u64) -> Result<Arc<dyn File>> {
         let io = |doing: &'static str| move |e| Error::io(self.fs.display(path), doing, e);
         let file = self.fs.create(path).map_err(io("create a segment file"))?;
-        let mut at = 0;
-        while at < len {
-            let step = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            file.write_all_at(&ZEROS[..step], at)
-                .map_err(io("fill a segment file with zeros"))?;
-            at += step as u64;
+        write_zeros(&*file, 0..len).map_err(io("fill a segment file with zeros"))?;
+        if !removed(Rule::SpareSync) {
+            file.sync_data().map_err(io("sync a zeroed file"))?;
         }
-        file.sync_data().map_err(io("sync a zeroed file"))?;
         Ok(file)
     }
 
@@ -424,7 +432,7 @@ impl State {
 
     /// A file stands ready for whatever a crash may leave to be carried.
     fn carry_is_ready(&self) -> bool {
-        self.carry.as_ref().is_some_and(|c| c.len >= self.carry_len)
+        removed(Rule::CarryFile) || self.carry.as_ref().is_some_and(|c| c.len >= self.carry_len)
     }
 
     fn number(&mut self, extension: &str) -> String {
@@ -449,6 +457,24 @@ pub(crate) struct Found {
     pub(crate) surplus: Vec<String>,
     pub(crate) next_id: u64,
     pub(crate) next_number: u64,
+}
+
+/// Fills `range` of a new file with zeros that are written: space that is only allocated makes each later sync commit
+/// what the file system knows of it, and may turn out not to be there.
+pub(super) fn write_zeros(file: &dyn File, range: Range<u64>) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    if removed(Rule::WrittenZeros) {
+        return file.set_len(range.end);
+    }
+    let mut at = range.start;
+    while at < range.end {
+        let step = usize::try_from(range.end - at)
+            .unwrap_or(ZEROS.len())
+            .min(ZEROS.len());
+        file.write_all_at(&ZEROS[..step], at)?;
+        at += step as u64;
+    }
+    Ok(())
 }
 
 /// Length of a file for an opening that carries a batch of `bytes`, with room for marks behind it.

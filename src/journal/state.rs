@@ -17,6 +17,7 @@ use bytes::Bytes;
 
 use self::cuts::Cuts;
 use crate::format::{Frame, Kind};
+use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
@@ -272,7 +273,7 @@ impl Logs {
             ..LogState::new(incarnation, start)
         };
         let log = self.map.entry(key).or_insert_with(unseen);
-        if log.incarnation < incarnation {
+        if log.incarnation < incarnation && !removed(Rule::IncarnationOfReplay) {
             *log = unseen();
         }
         log
@@ -292,8 +293,20 @@ impl Logs {
         }
     }
 
+    /// What openings and floors state as the lowest incarnation never given to a log.
+    pub(crate) fn stated_incarnation(&self) -> u64 {
+        if removed(Rule::CounterTravels) {
+            0
+        } else {
+            self.incarnation_next
+        }
+    }
+
     /// The lowest segment that holds an entry that is still there.
     pub(crate) fn lowest_live(&self) -> Option<u64> {
+        if removed(Rule::LiveHoldTheFloor) {
+            return None;
+        }
         self.map
             .values()
             .filter_map(|log| log.pieces.front())

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::journal::read;
 use crate::journal::state::LogState;
 use crate::journal::{Journal, Ticket, What, WriteBatch, Written};
+use crate::mutant::{Rule, removed};
 use crate::types::{Entry, EntryId, LogKey, Term, TermRun};
 
 /// A gapless sequence of entries, and some small cells, in a [`Journal`]. Cheap to clone, usable from any thread.
@@ -265,7 +266,7 @@ impl Log {
         match core
             .logs
             .get(self.key)
-            .filter(|log| log.incarnation == self.incarnation)
+            .filter(|log| log.incarnation == self.incarnation || removed(Rule::IncarnationOfHandle))
         {
             Some(state) => Ok(look(state)),
             None => Err(not_found(self.key)),

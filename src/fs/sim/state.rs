@@ -253,7 +253,8 @@ impl State {
             return Err(Errno::FBIG.into());
         }
         let op = self.reach()?;
-        self.inode_mut(id)?.set_len(op, len);
+        let sector = self.sector;
+        self.inode_mut(id)?.set_len(op, sector, len);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, COPY_AT, NUMBER_MAX, OPENING_LEN, Opening};
 use crate::fs::{Access, File};
+use crate::mutant::{Rule, removed};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
 
@@ -63,7 +64,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
     let (mut all, mut misnamed) = (BTreeMap::new(), Vec::new());
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
-        if id > ID_MAX {
+        if id > ID_MAX && !removed(Rule::IdBound) {
             return Err(stray(context.fs.display(&Segment::name(id))));
         }
         match read_one(context, id)? {
@@ -86,7 +87,9 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
         candidates.refuse_misnamed(0)?;
         return Err(no_journal(context));
     }
-    candidates.check_uuids()?;
+    if !removed(Rule::OpeningJournal) {
+        candidates.check_uuids()?;
+    }
     candidates.check_ids(context)?;
     Ok(candidates)
 }
@@ -121,9 +124,14 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Named>> {
     let len = file
         .len()
         .map_err(|e| Error::io(&path, "read the size of the segment", e))?;
+    let second = if removed(Rule::SecondCopyIsRead) {
+        0
+    } else {
+        COPY_AT
+    };
     let copies = [
         read_copy(&*file, &path, len, 0),
-        read_copy(&*file, &path, len, COPY_AT),
+        read_copy(&*file, &path, len, second),
     ];
     if let Some(opening) = other_opening(id, &copies) {
         return Ok(Some(Named::Wrong(Misnamed {
@@ -187,12 +195,13 @@ fn choose(
             Ok(Err(why)) => bad.push((at, why.to_string())),
             Err(e) => {
                 bad.push((at, e.to_string()));
-                failed = Some(e);
+                failed = Some(e).filter(|_| !removed(Rule::UnreadableOpening));
             }
         }
     }
     if let [one, other] = &good[..]
         && one != other
+        && !removed(Rule::CopiesAgree)
     {
         let what = "the two copies of the opening verify and differ";
         return Err(context.refusal(FindingKind::Damaged, path.to_owned(), 0..COPY_AT, what));
@@ -240,6 +249,7 @@ impl Candidates {
     pub(super) fn refuse_misnamed(&self, floor: u64) -> Result<()> {
         let explained = |file: &&Misnamed| file.second || self.is_left_over(file, floor);
         match self.misnamed.iter().find(|file| !explained(file)) {
+            _ if removed(Rule::OpeningSegment) => Ok(()),
             None => Ok(()),
             Some(file) => {
                 let what = format!(

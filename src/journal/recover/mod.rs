@@ -18,7 +18,6 @@ mod replay;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -26,8 +25,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{End, Frame, Kind, OPENING_LEN};
 use crate::fs::Fs;
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 use self::candidates::Candidates;
 use self::chain::Chain;
@@ -133,7 +133,8 @@ pub(crate) fn recover_observed(
     }
     // Beside a writer, files go and bytes appear between one read and the next: damage is what is seen twice.
     for _again in 0..LIVE_ATTEMPTS {
-        if matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage)) {
+        let sound = matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage));
+        if sound || removed(Rule::ViewLooksAgain) {
             break;
         }
         let next = attempt(fs, config, mode, progress);
@@ -255,7 +256,7 @@ fn walk(
         return Ok(chain);
     }
     let shown = match context.mode {
-        Mode::View { live: false } => Some(survey.valid),
+        Mode::View { live } if !live || removed(Rule::ViewShowsProven) => Some(survey.valid),
         _ if survey.durable_through != 0 => Some(survey.proven),
         _ => None,
     };
@@ -310,18 +311,18 @@ fn assemble(
         discard: discard(candidates, &chain, last, &survey, &blank),
         blank,
         logs,
-        hollow: !proven_last && tail.is_empty() && last.opening.pred.is_some(),
+        hollow: survey.is_hollow(last),
         tail,
-        pred: if proven_last {
-            Some(survey.proven)
-        } else {
-            last.opening.pred
-        },
+        pred: survey.pred(last),
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
         next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
         // Not above those of indexes: what an index of the id may say of another segment is not believed.
-        next_segment: 1 + candidates.highest(),
+        next_segment: 1 + if removed(Rule::IdsAreFresh) {
+            last.id
+        } else {
+            candidates.highest()
+        },
         incarnation_next,
         last_time: times.fold(survey.time.max(above.time), u64::max),
         clean: report.verdict == Verdict::Clean,
@@ -340,8 +341,12 @@ fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest, &survey.unproven)?;
-    replay::cells(context, &mut logs)?;
+    if !removed(Rule::StatedIsThere) {
+        replay::complete(context, &logs, lowest, &survey.unproven)?;
+    }
+    if !removed(Rule::CellsAreRead) {
+        replay::cells(context, &mut logs)?;
+    }
     let stated = chain.incarnation_next.max(last.opening.incarnation_next);
     logs.incarnation_next = logs.incarnation_next.max(stated);
     Ok(logs)
@@ -420,16 +425,23 @@ fn discard(
     let proven_last = survey.durable_through != 0;
     let tail = survey.unproven.iter().flat_map(|batch| &batch.frames);
     let carried = tail
-        .filter(|frame| frame.kind == Kind::Floor)
+        .filter(|frame| frame.kind == Kind::Floor && !removed(Rule::CarriedFloor))
         .map(|frame| frame.index);
-    let floor = carried.max().unwrap_or(0).max(chain.floor_proven);
+    let proven = if removed(Rule::DeleteOnProof) {
+        chain.floor
+    } else {
+        chain.floor_proven
+    };
+    let floor = carried.max().unwrap_or(0).max(proven);
     let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
     if proven_last {
         needed.insert(last.id);
     } else {
         needed.remove(&last.id);
     }
-    needed.extend(blank);
+    if !removed(Rule::NamedAheadIsKept) {
+        needed.extend(blank);
+    }
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= floor);
     let segments = candidates
         .all
