@@ -18,10 +18,11 @@ use std::io::ErrorKind;
 ///
 /// At the first promise that is not kept; the message names it.
 pub fn check(make: &dyn Fn() -> Arc<dyn Fs>) {
-    let parts: [fn(&Arc<dyn Fs>); 16] = [
+    let parts: [fn(&Arc<dyn Fs>); 17] = [
         an_empty_root_lists_nothing,
         directories_nest_and_list_sorted,
         create_makes_an_empty_file_once,
+        empty_directories_go,
         open_needs_a_file,
         writes_are_seen_at_once_by_every_handle,
         reads_end_with_the_file,
@@ -101,6 +102,32 @@ fn create_makes_an_empty_file_once(fs: &Arc<dyn Fs>) {
         ErrorKind::AlreadyExists,
         fs.create("d"),
     );
+}
+
+fn empty_directories_go(fs: &Arc<dyn Fs>) {
+    ok("create_dir", fs.create_dir("d"));
+    let removed = fs.remove_dir("d");
+    if removed
+        .as_ref()
+        .is_err_and(|e| e.kind() == ErrorKind::Unsupported)
+    {
+        return;
+    }
+    ok("remove_dir", removed);
+    fails("a list of what is gone", ErrorKind::NotFound, fs.list("d"));
+    fails("a second remove_dir", ErrorKind::NotFound, fs.remove_dir("d"));
+    ok("create_dir again", fs.create_dir("d"));
+    ok("create", fs.create("d/f"));
+    fails(
+        "a remove_dir of a full one",
+        ErrorKind::DirectoryNotEmpty,
+        fs.remove_dir("d"),
+    );
+    assert_eq!(list(fs, "d"), ["f"]);
+    assert!(fs.remove_dir("d/f").is_err(), "a file was removed as a directory");
+    ok("remove", fs.remove("d/f"));
+    ok("remove_dir", fs.remove_dir("d"));
+    assert_eq!(list(fs, ""), Vec::<String>::new());
 }
 
 fn open_needs_a_file(fs: &Arc<dyn Fs>) {

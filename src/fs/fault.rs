@@ -32,6 +32,7 @@ pub struct FaultFs {
 #[expect(missing_docs, reason = "each is the method of that name")]
 pub enum Op {
     CreateDir,
+    RemoveDir,
     List,
     Create,
     Open,
@@ -411,6 +412,10 @@ fn befall<T>(
 impl Fs for FaultFs {
     fn create_dir(&self, path: &str) -> io::Result<()> {
         self.run(Op::CreateDir, &[path], Some(()), || self.inner.create_dir(path))
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.run(Op::RemoveDir, &[path], Some(()), || self.inner.remove_dir(path))
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {

@@ -48,6 +48,14 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// [`sync_dir`](Fs::sync_dir) of its parent.
     fn create_dir(&self, path: &str) -> io::Result<()>;
 
+    /// Removes the empty directory `path`; fails if anything is in it. Durable only after [`sync_dir`](Fs::sync_dir) of its parent.
+    /// Needed where a sync of the parent failed: its name may be forgotten for good, and a directory that is made anew has a new
+    /// one. Without an implementation it is `Unsupported`.
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let text = format!("this file system cannot remove the directory {path:?}");
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
+
     /// The names (without the directory) of all files and directories in `path`, sorted. `NotFound` if there is none.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
 

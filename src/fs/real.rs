@@ -97,6 +97,10 @@ impl Fs for RealFs {
         fs::create_dir(self.path(path)?)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(path)?)
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs::read_dir(self.path(path)?)? {
@@ -282,7 +286,12 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(e),
     }
-    sync_directory(parent)
+    let synced = sync_directory(parent);
+    if synced.is_err() {
+        // The parent may forget the name for good, and say Ok the next time: then nothing must be there to be believed.
+        let _ = fs::remove_dir(path);
+    }
+    synced
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

@@ -5,8 +5,6 @@
 //! position that the commit would reach if every admitted write became a batch of its own; the commit, which packs them, is never
 //! behind it. A full disk is so met here, where nothing has happened yet.
 
-use std::time::Instant;
-
 use super::batch::{Refused, What, Write, WriteBatch, Written};
 use super::commit::TERMS_MAX as OPS_MAX;
 use super::completions::{inside_callback, inside_waker};
@@ -21,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCH_LEN_MAX, BATCHES_AT, FACTS_LEN, FLOOR_LEN, batch_len};
 use crate::mutant::{Rule, removed};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, Instant, MutexGuard};
 
 /// How a batch is handed in.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! two threads, or by the caller in `Journal::work`.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::commit::Writer;
 use super::completions::inside_callback;
@@ -15,7 +15,7 @@ use crate::mutant::{Rule, removed};
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, Mutex, SegQueue, Signal};
+use crate::sync::{Arc, Instant, Mutex, SegQueue, Signal};
 
 /// A sync that takes longer is reported while it still runs.
 const SYNC_HANGS: Duration = Duration::from_secs(5);
@@ -329,18 +329,19 @@ impl Shared {
 
     /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
     pub(crate) fn shut(&self) -> Result<()> {
-        let shutting = {
+        // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
+        let shutting = match inside_callback() {
+            true => self.shutting.try_lock(),
+            false => Some(self.shutting.lock()),
+        };
+        let Some(_shutting) = shutting else { return Ok(()) };
+        {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            let first = !self.shut.swap(true, Ordering::AcqRel);
-            first.then(|| self.shutting.lock())
-        };
-        if shutting.is_none() {
-            // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
-            if !inside_callback() {
-                drop(self.shutting.lock());
+            // Under the lock of the core: whoever was let in before is drained below.
+            if self.shut.swap(true, Ordering::AcqRel) {
+                return Ok(());
             }
-            return Ok(());
         }
         self.bound.close(closed_by_owner());
         self.queue.drain(self);

@@ -6,7 +6,6 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use super::batch::Write;
 use super::prepare::{Need, Prepared, carry_file_len};
@@ -18,7 +17,7 @@ use crate::format::{
 };
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 /// Most frames of a batch.
 pub(crate) const FRAMES_MAX: usize = 60_000;

@@ -18,6 +18,7 @@ pub(super) struct First {
 }
 
 const TEMPORARY: &str = "journal/create.tmp";
+const TEMPORARY_NAME: &str = "create.tmp";
 
 /// Writes the first opening of a journal into `fs`, which holds none.
 ///
@@ -28,13 +29,7 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
         let at = fs.display(path);
         move |e| Error::io(at, doing, e)
     };
-    match fs.create_dir(files::JOURNAL) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io(files::JOURNAL, "create the directory")(e));
-        }
-        _ if removed(Rule::RootSync) => {}
-        _ => fs.sync_dir("").map_err(io("", "sync the directory"))?,
-    }
+    directory(&**fs)?;
     let salt = super::open::draw_salt(&**fs);
     let [high, low] = [fs.random(), fs.random()];
     let opening = Opening {
@@ -80,7 +75,11 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
             true => Ok(()),
             false => fs.sync_dir(files::JOURNAL),
         });
-    named.map_err(io(TEMPORARY, "name the first segment"))?;
+    if let Err(e) = named {
+        // The name may be forgotten for good, although the next sync says Ok: nothing must be there to be believed.
+        forget([fs.remove(TEMPORARY), fs.remove(&path)]);
+        return Err(io(TEMPORARY, "name the first segment")(e));
+    }
     tracing::info!(dir = %fs.display("").display(), "a journal was created");
     Ok(First {
         file: Prepared {
@@ -90,6 +89,45 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
         },
         opening,
     })
+}
+
+/// Makes the directory of the segments, for good. One that is there already may be a name that its parent has forgotten, after a
+/// sync of it failed, and then no later sync brings it back: it is made anew.
+fn directory(fs: &dyn Fs) -> Result<()> {
+    let io = |path: &'static str, doing: &'static str| {
+        let at = fs.display(path);
+        move |e| Error::io(at, doing, e)
+    };
+    match fs.create_dir(files::JOURNAL) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let left = fs
+                .list(files::JOURNAL)
+                .map_err(io(files::JOURNAL, "list the directory"))?;
+            // With the files of others in it, it has been there for long.
+            if left.iter().all(|name| name == TEMPORARY_NAME) {
+                forget(left.iter().map(|_| fs.remove(TEMPORARY)));
+                fs.remove_dir(files::JOURNAL)
+                    .and_then(|()| fs.create_dir(files::JOURNAL))
+                    .map_err(io(files::JOURNAL, "make the directory anew"))?;
+            }
+        }
+        made => made.map_err(io(files::JOURNAL, "create the directory"))?,
+    }
+    let synced = match removed(Rule::RootSync) {
+        true => Ok(()),
+        false => fs.sync_dir(""),
+    };
+    if synced.is_err() {
+        forget([fs.remove_dir(files::JOURNAL)]);
+    }
+    synced.map_err(io("", "sync the directory"))
+}
+
+/// What cannot be removed is there for the next attempt.
+fn forget(removed: impl IntoIterator<Item = io::Result<()>>) {
+    for error in removed.into_iter().filter_map(io::Result::err) {
+        tracing::debug!(%error, "what a failed creation left could not be removed");
+    }
 }
 
 /// Whether `fs` holds segments.

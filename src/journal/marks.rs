@@ -59,7 +59,8 @@ impl Shared {
             Mark::Idle => active.witnessed < active.data && !removed(Rule::IdleMark),
             Mark::Synced => active.witnessed_synced < active.data && !removed(Rule::SyncedMark),
             Mark::Closing => {
-                !(active.closing && active.witnessed_synced >= active.data) && !removed(Rule::ClosingMark)
+                let said = active.closing && active.witnessed_synced >= active.data;
+                !said && !removed(Rule::ClosingMark)
             }
         };
         let need = self.mark_bytes(active.at, mark);

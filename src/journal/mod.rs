@@ -5,8 +5,8 @@
 //!  [core lock] ------> queue ------> [writer lock] ------> segment file ---> settle [core lock], wake
 //! ```
 //!
-//! Lock order: `reclaiming`, then `writer`, then `core`, then the pool's `maker` and `state`, the queue, the bound; the other locks are
-//! leaves. No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
+//! Lock order: `shutting`, then `reclaiming`, `writer`, `core`, the pool's `maker` and `state`, the queue, the bound; the other locks are
+//! leaves (tests/shuttle watches it). No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
 
 mod admit;
 mod background;
@@ -33,7 +33,6 @@ mod ticket;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
 
 pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
@@ -60,7 +59,7 @@ use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Arc, CachePadded, Mutex};
+use crate::sync::{Arc, CachePadded, Instant, Mutex};
 
 /// Names a journal, for ever: drawn when it was created, and written in every opening.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,7 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
 
 use super::background::Backstage;
 use super::commit::Writer;
@@ -21,7 +20,7 @@ use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
 use crate::sync::atomic::AtomicBool;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Instant, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +83,7 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
     let tail = std::mem::take(&mut recovered.tail);
     let carries = !tail.is_empty() && !removed(Rule::CarryTail) || recovered.hollow;
     let carries = carries || removed(Rule::MarksAreNotCarried);
+    let fresh = !created && !carries && recovered.pred.is_none();
     let mut shared = build(fs, config, recovered, first, lock)?;
     if removed(Rule::DeleteAfterOpening) {
         let discard = std::mem::take(&mut shared.writer.lock().discard);
@@ -95,6 +95,9 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         if !removed(Rule::SupersededGoes) {
             shared.remove_superseded();
         }
+    }
+    if fresh {
+        shared.name_anew()?;
     }
     shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
@@ -318,6 +321,22 @@ impl Shared {
             let mut core = self.core.lock();
             core.chain.insert(id, Arc::clone(&active.segment));
             core.room = active.room(self.mark_room);
+        }
+    }
+
+    /// Nothing was ever proven, so that the journal is its first opening. The life that wrote it may have been killed before it synced
+    /// its name, and a failed sync may have forgotten that for good: an opening of this life has a name that is sure. Without room
+    /// for one the first has to do.
+    fn name_anew(&self) -> Result<()> {
+        match self.carry(&[]) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(%error, "no room for another opening");
+                Ok(())
+            }
+            named => {
+                self.remove_superseded();
+                named
+            }
         }
     }
 

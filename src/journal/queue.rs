@@ -13,13 +13,12 @@
 //! nobody needs to be woken twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::completions::{Completions, inside_callback, panic_text};
 use crate::journal::group::Group;
 use crate::mutant::{Rule, removed};
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Signal};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, Signal};
 
 /// Makes items durable, or written.
 pub(crate) trait Flush<T>: Send + Sync {

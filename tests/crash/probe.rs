@@ -231,6 +231,11 @@ impl Fs for Probe {
         self.disk.create_dir(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.before("remove_dir", path, None)?;
+        self.disk.remove_dir(path)
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.disk.list(path)
     }

@@ -1,10 +1,10 @@
 //! Names that a directory forgets: after a sync of it failed the next one says Ok, and what the first one covered may be
 //! lost for good. A file can come back under a name that it had before, or stand under two.
 
-use everlog::fs::{Kept, SimFs};
+use everlog::fs::{Fs, Kept, SimFs};
 use everlog::{ErrorKind, Journal};
 
-use super::support::{A, disk, dynamic, entry, open, small};
+use super::support::{A, disk, dynamic, entry, open, payloads, small};
 
 /// Entries that some life was told are durable, and that were handed in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,6 +84,93 @@ fn a_directory_that_forgets_names_costs_nothing_acknowledged() {
                 }
                 open(&disk, &story);
             }
+        }
+    }
+}
+
+/// `create` fails because a sync of `journal/` or of its parent fails, and the directory forgets the name. The retry must not take the
+/// name that it still sees for one that is there: what it acknowledges survives a power cut.
+#[test]
+fn a_create_that_is_tried_again_is_durable() {
+    for dir in ["", "journal"] {
+        for kept in [Kept::Nothing, Kept::Everything] {
+            // The process goes on, or is killed at any call behind the failure.
+            for stop in (0..8).map(Some).chain([None]) {
+                let disk = disk(stop.unwrap_or(99));
+                disk.fail_sync_dir(dir, 0, kept);
+                let story = format!("sync of {dir:?} fails, {kept:?}, killed {stop:?} calls behind it");
+                let calls = {
+                    let probe = disk.fork();
+                    assert!(Journal::create_on(dynamic(&probe), small()).is_err(), "{story}");
+                    probe.ops()
+                };
+                let disk = match stop {
+                    Some(calls_behind) => {
+                        disk.stop_after(calls.saturating_sub(calls_behind));
+                        drop(Journal::create_on(dynamic(&disk), small()));
+                        disk.kill()
+                    }
+                    None => {
+                        drop(Journal::create_on(dynamic(&disk), small()));
+                        disk
+                    }
+                };
+                // Killed before the failure, it meets the next life.
+                let again = || Journal::open_or_create_on(dynamic(&disk), small());
+                let journal = again().or_else(|_| again());
+                let journal = journal.unwrap_or_else(|e| panic!("{story}: {e}"));
+                let log = journal.create_log(A, 0).unwrap();
+                log.append(b"acknowledged").unwrap();
+                drop((log, journal));
+                for seed in 0..6 {
+                    let again = open(&disk.crash(seed), &format!("{story}, seed {seed}"));
+                    let log = again
+                        .log(A)
+                        .unwrap_or_else(|e| panic!("{story}, seed {seed}: {e}"));
+                    assert_eq!(payloads(&log), [b"acknowledged"], "{story}, seed {seed}");
+                }
+            }
+        }
+    }
+}
+
+/// Files of others in `journal/` are not in the way of that, and stay.
+#[test]
+fn a_create_leaves_the_files_of_others_in_its_directory() {
+    let disk = disk(1);
+    disk.create_dir("journal").unwrap();
+    disk.create("journal/notes.txt").unwrap();
+    disk.sync_dir("journal").and(disk.sync_dir("")).unwrap();
+    drop(super::support::create(&disk));
+    assert!(disk.files().contains_key("journal/notes.txt"));
+    open(&disk.crash(1), "with notes");
+}
+
+/// The creator was killed before it synced the first segment's name, and the sync of the opening that found it fails: the name is
+/// forgotten. The opening after that is told Ok; a journal that it returned is there after a power cut, written to or not.
+#[test]
+fn a_journal_that_was_opened_is_there_whatever_its_directory_forgot() {
+    for stop in 0..40 {
+        let disk = disk(stop);
+        disk.stop_after(stop);
+        drop(Journal::create_on(dynamic(&disk), small()));
+        let disk = disk.kill();
+        for spare in 0..2 {
+            let disk = disk.fork();
+            disk.fail_sync_dir("journal", spare, Kept::Nothing);
+            let opened = Journal::open_on(dynamic(&disk), small());
+            let Ok(journal) = opened.or_else(|_| Journal::open_on(dynamic(&disk), small())) else {
+                continue;
+            };
+            let uuid = journal.uuid();
+            for seed in 0..6 {
+                let again = open(
+                    &disk.crash(seed),
+                    &format!("stop {stop}, spare {spare}, seed {seed}"),
+                );
+                assert_eq!(again.uuid(), uuid);
+            }
+            drop(journal);
         }
     }
 }

@@ -69,6 +69,10 @@ impl Fs for Recorder {
         self.inner.create_dir(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.inner.remove_dir(path)
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.inner.list(path)
     }

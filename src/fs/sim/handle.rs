@@ -52,6 +52,10 @@ impl Fs for SimFs {
         self.call(|state| state.create_dir(path))
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.call(|state| state.remove_dir(path))
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.call(|state| state.list(path))
     }

@@ -18,7 +18,6 @@ mod replay;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -28,7 +27,7 @@ use crate::format::{End, Frame, Kind, OPENING_LEN};
 use crate::fs::Fs;
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 use self::candidates::Candidates;
 use self::chain::Chain;
