@@ -186,6 +186,7 @@ rules! {
     ReserveSpare = "appends never take the last spare",
     CarryFile = "a file for whatever must be carried stands ready",
     CarryFileGrows = "a larger entry makes that file larger first",
+    UnsyncedBound = "what is unsynced stays within what the reserve can carry",
     RestatedBytes = "a restatement is measured when it gets its place",
 "view":
     ViewLooksAgain = "beside a writer damage is what is seen twice",
