@@ -166,6 +166,10 @@ fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tal
         epochs.remove(random.index(epochs.len() - 1));
     }
     let mut case = Case::new(machine, seed, options, story, random);
+    case.part = match machine.kind {
+        Kind::Ext4 => "fsyncgate",
+        Kind::Xfs => "fsyncgate-xfs",
+    };
     case.crashes(&epochs, WIDTH, &history, tally, budget);
 }
 
