@@ -23,6 +23,8 @@ mod opening;
 mod proof;
 #[path = "histories/purge.rs"]
 mod purge;
+#[path = "histories/races.rs"]
+mod races;
 #[path = "histories/recorder.rs"]
 mod recorder;
 #[path = "histories/restarts.rs"]

@@ -224,8 +224,9 @@ impl Shared {
                 self.bound.force(charge);
                 return Ok(());
             }
-            if !self.queue.lead(self) {
-                self.sync_written()?;
+            if !self.queue.lead(self) && self.sync_written().is_err() {
+                // What failed is the writes that hold the room, and their outcome; this one never had a place.
+                check_open(&self.core.lock())?;
             }
         }
         Ok(())
@@ -265,12 +266,12 @@ impl Shared {
                 };
                 return Err(Error::new(kind, "no prepared segment has room"));
             }
-            // The caller makes the missing file itself, or waits for whoever does: the one wait for the disk.
+            // The caller makes the missing file itself, or waits for whoever does: the one wait for the disk. Where nothing is
+            // missing any more somebody else made it, and whoever comes first claims it.
             if short == Short::File && cost > self.pool.usual_room() {
                 self.pool.make_large(carry_file_len(cost))?;
-            } else if !self.pool.step()? && !appends {
-                let text = "the disk is full and the reserve is used up; remove something else from it";
-                return Err(Error::new(ErrorKind::NoSpace, text));
+            } else {
+                self.pool.step()?;
             }
         }
     }

@@ -120,7 +120,8 @@ impl Shared {
 
     /// After a commit: what is unsynced and unmarked, for the committer.
     pub(super) fn committed(&self, writer: &Writer) {
-        let unsynced = !writer.is_settled();
+        // What failed for good waits for no sync.
+        let unsynced = !writer.is_settled() && !writer.has_failed();
         {
             let mut activity = self.backstage.activity.lock();
             let now = Instant::now();
@@ -370,5 +371,34 @@ impl Activity {
     /// Changes with each commit and each sync.
     fn stamp(&self) -> (Instant, Option<Instant>) {
         (self.last, self.syncing.map(|(started, _)| started))
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::fs::{Fault, FaultFs, Op, Profile, Rule, SimFs};
+    use crate::types::LogKey;
+    use crate::{Config, Journal};
+
+    /// Nothing is ever due again, or the committer would try once more, say so, and find the same due, without end.
+    #[test]
+    fn a_journal_that_failed_twice_has_nothing_to_tend() {
+        let faults = FaultFs::new(Arc::new(SimFs::new(1, Profile::PosixWeak)));
+        let config = Config::new()
+            .segment_bytes(16 << 10)
+            .background(Background::Caller);
+        let journal = Journal::create_on(Arc::new(faults.clone()), config).unwrap();
+        let log = journal.create_log(LogKey(1), 0).unwrap();
+        log.append_relaxed(b"is never synced").unwrap();
+        faults.add(Rule::on(Op::SyncData, Fault::io_error()).forever());
+        assert_eq!(journal.sync().unwrap_err().kind(), ErrorKind::Unknown);
+        let mut now = Instant::now();
+        for _ in 0..4 {
+            now += Duration::from_secs(60);
+            let _looked = journal.shared.tend(now);
+        }
+        assert_eq!(journal.shared.tend(now), None);
+        while journal.work().unwrap() {}
     }
 }

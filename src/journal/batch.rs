@@ -20,6 +20,8 @@ use crate::types::{EntryId, LogKey, Term};
 pub struct WriteBatch {
     pub(crate) ops: Vec<Wish>,
     buffer: Vec<u8>,
+    /// The incarnation that the log must have; `None` where the caller means whatever log has the key.
+    pub(crate) incarnation: Option<u64>,
 }
 
 /// One operation as asked for: not yet checked against the log.
@@ -133,12 +135,15 @@ impl WriteBatch {
         self
     }
 
-    /// Room for `bytes` of payload in `ops` operations, so that pushing them does not reallocate.
-    pub(crate) fn with_capacity(ops: usize, bytes: usize) -> WriteBatch {
-        WriteBatch {
-            ops: Vec::with_capacity(ops),
-            buffer: Vec::with_capacity(bytes),
-        }
+    /// One operation of a handle: it is for the log of that incarnation, and for no later one of the key.
+    pub(crate) fn bound(log: LogKey, incarnation: u64, what: What, payload: &[u8]) -> WriteBatch {
+        let mut batch = WriteBatch {
+            ops: Vec::with_capacity(1),
+            buffer: Vec::with_capacity(payload.len()),
+            incarnation: Some(incarnation),
+        };
+        batch.push(log, what, payload);
+        batch
     }
 
     /// Length of the longest payload.

@@ -20,6 +20,13 @@ fn invalid<T>(text: String) -> Result<T> {
 
 /// Checks every operation of `batch` against the logs as they will be when it is reached. Changes nothing.
 pub(crate) fn check(logs: &Logs, batch: &WriteBatch) -> Result<()> {
+    if let Some(incarnation) = batch.incarnation {
+        // The log may have been deleted, and another one created under its key, while the batch waited for its place.
+        let other = |op: &&Wish| logs.get(op.log).is_none_or(|log| log.incarnation != incarnation);
+        if let Some(op) = batch.ops.iter().find(other) {
+            return Err(missing(op.log));
+        }
+    }
     let mut shadows: BTreeMap<LogKey, Option<Shadow<'_>>> = BTreeMap::new();
     let plain = batch.ops.iter().all(|op| op.what == What::Append);
     if plain {
@@ -139,6 +146,8 @@ fn check_one(op: &Wish, shadow: &mut Option<Shadow<'_>>) -> Result<()> {
         }
         What::Create(_) => return invalid(format!("log {key} exists")),
         What::Floor(_) => return Ok(()),
+        // The log may have gone since somebody saw that its facts are to be said again: then nothing is.
+        What::RestateFacts | What::RestateCell(_) => return Ok(()),
         _ => {}
     }
     let log = shadow.as_mut().ok_or_else(|| missing(key))?;

@@ -174,9 +174,7 @@ impl Log {
 
     fn one(&self, what: What, payload: &[u8]) -> Result<WriteBatch> {
         self.with(|_| ())?;
-        let mut batch = WriteBatch::with_capacity(1, payload.len());
-        batch.push(self.key, what, payload);
-        Ok(batch)
+        Ok(WriteBatch::bound(self.key, self.incarnation, what, payload))
     }
 
     /// The entry's payload, verified. `Purged` before the first, `NotFound` beyond the last, `Damaged` if its checksum does not hold.

@@ -5,7 +5,8 @@
 //! and logs. It must be found again by the next opening, and the journal must go on from there. Crashes come between any two
 //! calls to the disk, inside recovery too; calls fail; the disk fills up.
 //!
-//! `EVERLOG_CRASH_STATES=100000` runs so many states (scripts/crash-campaign does), `EVERLOG_SEED=n` one workload.
+//! `EVERLOG_CRASH_STATES=100000` runs so many states, `EVERLOG_SECONDS=600` as many as there is time for (scripts/crash-campaign sets
+//! them), `EVERLOG_SEED=n` one workload.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -47,15 +48,18 @@ fn what_a_crash_leaves_is_a_prefix_of_what_was_issued() {
         println!("{tally}");
         return;
     }
-    let states = setting("EVERLOG_CRASH_STATES").unwrap_or(STATES);
+    let seconds = setting("EVERLOG_SECONDS");
+    let unasked = if seconds.is_some() { u64::MAX } else { STATES };
+    let states = setting("EVERLOG_CRASH_STATES").unwrap_or(unasked);
     let next = AtomicU64::new(setting("EVERLOG_FIRST_SEED").unwrap_or(1));
     let failed = AtomicBool::new(false);
     let started = Instant::now();
+    let in_time = || seconds.is_none_or(|limit| started.elapsed().as_secs() < limit);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while tally.states.get() < states && !failed.load(Ordering::Relaxed) {
+                while tally.states.get() < states && in_time() && !failed.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if !workload(seed, &tally) {
                         failed.store(true, Ordering::Relaxed);
@@ -66,6 +70,7 @@ fn what_a_crash_leaves_is_a_prefix_of_what_was_issued() {
     });
     println!("{tally}in {:?} on {threads} threads", started.elapsed());
     assert!(!failed.load(Ordering::Relaxed), "see above");
+    println!("{}", tally.figure());
     assert!(tally.missing().is_empty(), "never reached: {:?}", tally.missing());
 }
 

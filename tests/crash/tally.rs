@@ -113,6 +113,23 @@ impl Tally {
         self.freed.add(metrics.segments_freed);
     }
 
+    /// The line for PROOFS.md.
+    pub(crate) fn figure(&self) -> String {
+        format!(
+            "figure: crash: {} workloads, {} crash states ({} power cuts, {} kills, {} nested, {} of a hostile disk), {} faults, \
+             {} tails carried, {} segments freed, 0 violations",
+            self.workloads.get(),
+            self.states.get(),
+            self.power_cuts.get(),
+            self.kills.get(),
+            self.nested.get(),
+            self.hostile_states.get(),
+            self.faults.get(),
+            self.carried.get(),
+            self.freed.get(),
+        )
+    }
+
     /// Names of what was never reached.
     pub(crate) fn missing(&self) -> Vec<&'static str> {
         let rare = ["names_refused"];

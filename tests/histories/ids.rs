@@ -4,8 +4,8 @@ use everlog::fs::{Fs, Profile, SimFs};
 use everlog::{Config, ErrorKind, Journal, LogKey, Verdict};
 
 use super::support::{
-    A, blocks, create, disk, dynamic, each_outcome, entry, keep_all, keep_synced, one_log, open, payloads,
-    segments, small, try_open, u64_at,
+    A, blocks, create, disk, dynamic, each_outcome, entry, keep_all, keep_synced, last_segment, one_log,
+    open, payloads, segments, small, try_open, u64_at,
 };
 
 fn openings(disk: &SimFs) -> Vec<(u64, u64, u64)> {
@@ -304,4 +304,79 @@ fn a_spare_of_the_last_number_is_no_trouble() {
     }
     drop((log, journal));
     assert_eq!(payloads(&open(&disk.crash(0), "again").log(A).unwrap()).len(), 40);
+}
+
+/// A stray index of the highest id that an opening accepts: the segments of this journal do not go on above it, where the next
+/// opening would refuse them with all that was acknowledged in them.
+#[test]
+fn a_stray_index_does_not_push_the_ids() {
+    for id in [0x3fff_ffff_ffff_ffff_u64, 0x3fff_ffff_ffff_fffe, 1 << 40] {
+        let disk = disk(9);
+        let (journal, log) = one_log(&disk);
+        drop((log, journal));
+        disk.create(&format!("journal/{id:016x}.idx")).unwrap();
+        for life in 0..3 {
+            let journal = open(&disk, &format!("{id:x}, life {life}"));
+            let log = journal.log(A).unwrap();
+            assert_eq!(log.bounds().unwrap(), 0..life * 8);
+            for i in 0..8 {
+                log.append(entry(i, 900)).unwrap();
+            }
+            drop((log, journal));
+            assert!(last_segment(&disk).as_str() < "journal/0000000000001000.seg");
+        }
+    }
+}
+
+/// The same of a stray segment file that holds no opening: no journal skips so many ids. It is refused by name, before anything
+/// is acknowledged above it, and all is well when it is moved away.
+#[test]
+fn a_stray_file_far_above_the_last_segment_is_refused_at_once() {
+    let ids = [
+        0x3fff_ffff_ffff_ffff_u64,
+        0x3fff_ffff_ffff_fff0,
+        1 << 40,
+        (1 << 32) + 9,
+    ];
+    for (id, bytes) in ids
+        .into_iter()
+        .flat_map(|id| [(id, &[0; 0][..]), (id, &[0; 16 << 10]), (id, b"mine")])
+    {
+        let disk = disk(10);
+        let (journal, log) = one_log(&disk);
+        log.append(entry(0, 900)).unwrap();
+        drop((log, journal));
+        let path = format!("journal/{id:016x}.seg");
+        disk.create(&path).unwrap().write_all_at(bytes, 0).unwrap();
+        let before = disk.dump();
+        let error = try_open(&disk).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{id:x}: {error}");
+        assert!(error.path().is_some_and(|at| at.ends_with(&path)), "{error}");
+        assert!(
+            before
+                .iter()
+                .all(|(path, bytes)| path == "lock" || disk.dump()[path] == *bytes)
+        );
+        disk.remove(&path).unwrap();
+        assert_eq!(payloads(&open(&disk, "moved away").log(A).unwrap()).len(), 1);
+    }
+}
+
+/// A file named a little above the last segment is what an earlier life named ahead of need, however many lives that were.
+#[test]
+fn blank_files_above_the_last_segment_are_used_again() {
+    let disk = disk(11);
+    let (journal, log) = one_log(&disk);
+    log.append(entry(0, 900)).unwrap();
+    drop((log, journal));
+    let file = disk.create("journal/0000000000000400.seg").unwrap();
+    file.write_all_at(&[0; 16 << 10], 0).unwrap();
+    let journal = open(&disk, "a blank file");
+    let log = journal.log(A).unwrap();
+    for i in 1..8 {
+        log.append(entry(i, 900)).unwrap();
+    }
+    assert!(last_segment(&disk).as_str() > "journal/0000000000000400.seg");
+    drop((log, journal));
+    assert_eq!(payloads(&open(&disk.crash(0), "again").log(A).unwrap()).len(), 8);
 }

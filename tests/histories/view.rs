@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use everlog::ErrorKind;
 use everlog::fs::{FaultFs, Fs, Op, SimFs};
 use everlog::inspect::View;
+use everlog::{ErrorKind, LogKey};
 
 use super::support::{A, disk, dynamic, entry, keep_all, one_log, segments, small, try_open};
 
@@ -165,4 +165,63 @@ fn a_view_of_a_damaged_journal_reads_what_is_left() {
         assert!(named || reads_damaged, "{path}: {:?}", view.findings());
         assert!(good > 0 || refused == Some(ErrorKind::Damaged), "{path}");
     }
+}
+
+/// The floor has no witness yet, and what it freed is gone: a view beside the writer finds nothing wrong, and what it shows can be
+/// read. Several logs, of which each purge leaves some entries, some cells, or nothing.
+#[test]
+fn a_view_beside_a_writer_whose_floor_has_no_witness_finds_nothing_damaged() {
+    let mut frees = 0;
+    for seed in 0..40_u64 {
+        let disk = disk(seed);
+        let journal = super::support::create(&disk);
+        let logs: Vec<_> = (1..5)
+            .map(|key| journal.create_log(LogKey(key), seed % 3).unwrap())
+            .collect();
+        for step in 0..60_u64 {
+            let (n, draw) = (
+                usize::try_from((step * 7 + seed) % 4).unwrap(),
+                (step * 13 + seed * 5) % 23,
+            );
+            let (log, bounds) = (&logs[n], logs[n].bounds().unwrap());
+            match draw {
+                0..=13 => drop(log.append(entry(bounds.end, 300 + 40 * n)).unwrap()),
+                14 | 15 => log.set(1, entry(step, 30)).unwrap(),
+                16 | 17 => log
+                    .truncate_from(bounds.end.saturating_sub(1).max(bounds.start))
+                    .unwrap(),
+                18 | 19 => log
+                    .purge_to(bounds.start + (bounds.end - bounds.start) / 2)
+                    .unwrap(),
+                _ => log.purge_to(bounds.end).unwrap(),
+            }
+            let freed = draw > 16 && journal.reclaim().unwrap().segments > 0;
+            let story = format!("seed {seed}, step {step}, freed {freed}");
+            let view = view(&disk, &story);
+            assert!(view.findings().is_empty(), "{story}: {:?}", view.findings());
+            for key in view.logs() {
+                let shown = view.log(key).unwrap();
+                for index in shown.bounds().unwrap() {
+                    shown
+                        .get(index)
+                        .unwrap_or_else(|e| panic!("{story}: {index} of {key}: {e}"));
+                }
+            }
+            if !freed {
+                continue;
+            }
+            // Files go only when everything up to the floor is synced.
+            frees += 1;
+            assert_eq!(view.logs(), journal.logs(), "{story}");
+            for log in &logs {
+                let shown = view.log(log.key()).unwrap();
+                let story = format!("{story}, log {}", log.key());
+                assert_eq!(shown.bounds().unwrap(), log.bounds().unwrap(), "{story}");
+                assert_eq!(shown.purged().unwrap(), log.purged().unwrap(), "{story}");
+                assert_eq!(shown.cell(1).unwrap(), log.cell(1).unwrap(), "{story}");
+            }
+        }
+        drop((logs, journal));
+    }
+    assert!(frees > 40, "only {frees} times something was freed");
 }

@@ -16,6 +16,8 @@ use super::Context;
 
 /// Ids above this are nobody's: half of what the format allows.
 const ID_MAX: u64 = NUMBER_MAX >> 1;
+/// No life, and no row of lives that wrote nothing, skips so many ids.
+const ID_GAP_MAX: u64 = 1 << 32;
 
 /// The files of a journal's directory.
 pub(super) struct Candidates {
@@ -44,12 +46,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let mut all = BTreeMap::new();
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
         if id > ID_MAX {
-            let what = "no journal has had so many segments, and this id would leave none for the next one; move the file away";
-            return Err(Error::at(
-                ErrorKind::Invalid,
-                context.fs.display(&Segment::name(id)),
-                what,
-            ));
+            return Err(stray(context.fs.display(&Segment::name(id))));
         }
         if let Some(candidate) = read_one(context, id)? {
             all.insert(id, candidate);
@@ -64,7 +61,13 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     }
     let candidates = Candidates { all, indexes };
     candidates.check_uuids()?;
+    candidates.check_ids()?;
     Ok(candidates)
+}
+
+fn stray(path: PathBuf) -> Error {
+    let what = "no journal has had so many segments, and the next one would have an id above this; move the file away";
+    Error::at(ErrorKind::Invalid, path, what)
 }
 
 fn list(context: &Context<'_>) -> Result<Vec<String>> {
@@ -174,6 +177,19 @@ fn choose(
 }
 
 impl Candidates {
+    /// The next segment's id is above that of every file: one that was put here must not push it so far up that a later opening
+    /// refuses what this journal wrote.
+    fn check_ids(&self) -> Result<()> {
+        let opened = |candidate: &&Candidate| candidate.segment.is_some();
+        let newest = self.all.values().rev().find(opened).map(|newest| newest.id);
+        match (newest, self.all.values().next_back()) {
+            (Some(newest), Some(highest)) if highest.id - newest > ID_GAP_MAX => {
+                Err(stray(highest.path.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The uuid of the newest opening that verifies; all others must have the same.
     fn check_uuids(&self) -> Result<()> {
         let mut segments = self

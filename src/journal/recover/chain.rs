@@ -344,7 +344,7 @@ fn predecessor(
         context.damage(Finding::new(
             FindingKind::Damaged,
             path,
-            candidate.len..pred.offset,
+            candidate.len.min(pred.offset)..pred.offset,
             what,
         ))?;
     }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::format::{BATCHES_AT, End, Flags, Frame, header_at};
+use crate::format::{BATCHES_AT, End, Flags, Frame, Kind, header_at};
 use crate::segment::Segment;
 use crate::segment::scan::{Identity, Scanned, WINDOW_WHOLE, Window, scan};
 use crate::segment::verdict::{Decision, Found, decide};
@@ -202,6 +202,8 @@ pub(super) struct Survey {
     pub(super) valid: End,
     /// The valid batches behind the proven part.
     pub(super) unproven: VecDeque<Batch>,
+    /// The highest floor that its opening, or a proven batch of it, states.
+    floor: u64,
     /// The last valid batch is a closing mark.
     pub(super) closed: bool,
     /// Highest sequence and time in any valid header.
@@ -228,6 +230,7 @@ pub(super) fn survey(context: &mut Context<'_>, segment: &Segment, tolerant: boo
         proven: start,
         valid: start,
         unproven: VecDeque::new(),
+        floor: opening.floor,
         closed: false,
         sequence: 0,
         time: 0,
@@ -274,6 +277,7 @@ impl Survey {
             .unproven
             .partition_point(|batch| batch.header.sequence <= durable_through);
         for batch in self.unproven.drain(..proven) {
+            self.floor = self.floor.max(floor_in(&batch));
             let header = batch.header;
             self.proven = End {
                 segment: segment.id,
@@ -281,6 +285,26 @@ impl Survey {
                 sequence: header.sequence,
                 chain: header.crc,
             };
+        }
+    }
+
+    /// Beside a writer, a file that is gone bears witness to the floor that let it go: files are removed only when that floor is
+    /// synced. Without this a view would show neither what the file said nor what was said again of it.
+    pub(super) fn believe_what_is_gone(&mut self, candidates: &Candidates, segment: &Segment) {
+        let mut pred = segment.opening.pred;
+        while let Some(end) = pred.filter(|end| end.segment >= self.floor) {
+            let Some(candidate) = candidates.all.get(&end.segment) else {
+                let states = |batch: &&Batch| floor_in(batch) > end.segment;
+                let sequence = self
+                    .unproven
+                    .iter()
+                    .find(states)
+                    .map(|batch| batch.header.sequence);
+                return sequence
+                    .into_iter()
+                    .for_each(|synced| self.settle(segment, synced));
+            };
+            pred = candidate.segment.as_ref().and_then(|before| before.opening.pred);
         }
     }
 
@@ -331,6 +355,12 @@ impl Survey {
         }
         Ok(tail)
     }
+}
+
+/// The highest floor that the frames of `batch` state; 0 if none does.
+fn floor_in(batch: &Batch) -> u64 {
+    let floors = batch.frames.iter().filter(|frame| frame.kind == Kind::Floor);
+    floors.map(|frame| frame.index).max().unwrap_or(0)
 }
 
 fn tail_payload(walk: &mut Walk<'_>, segment: &Segment, frame: &Frame, header_at: u64) -> Result<Bytes> {

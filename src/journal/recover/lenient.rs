@@ -116,7 +116,8 @@ fn take_batch(
         if matches!(frame.kind, Kind::Facts | Kind::Floor) {
             payload = walk.payload(frame, at)?.map(bytes::Bytes::copy_from_slice);
             if payload.is_none() {
-                let place = at..at + u64::from(frame.len);
+                let from = frame.payload_offset(at);
+                let place = from..from + u64::from(frame.len);
                 let what = "a restatement does not match its checksum";
                 let finding = Finding::new(FindingKind::Damaged, segment.path.clone(), place, what);
                 context.damage(finding.about(frame.log, None))?;

@@ -187,7 +187,10 @@ fn attempt(
     let candidates = candidates::read(&mut context)?;
     let listed = Instant::now();
     let (last, above) = last::find(&mut context, &candidates)?;
-    let survey = survey(&mut context, &last)?;
+    let mut survey = survey(&mut context, &last)?;
+    if context.live() {
+        survey.believe_what_is_gone(&candidates, &last);
+    }
     let chain = walk(&mut context, &candidates, &last, &survey)?;
     let proven = Instant::now();
     let mut recovered = assemble(&mut context, &candidates, &last, above, survey, chain)?;
@@ -220,7 +223,13 @@ fn walk(
 ) -> Result<Chain> {
     let mut chain = Chain::new();
     chain.raise_floor(context, last, last.opening.floor, survey.durable_through != 0)?;
-    for frame in survey.unproven.iter().flat_map(|batch| &batch.frames) {
+    // Beside a writer what is unproven is not there yet, and with it a floor.
+    let unproven = if context.live() {
+        None
+    } else {
+        Some(&survey.unproven)
+    };
+    for frame in unproven.into_iter().flatten().flat_map(|batch| &batch.frames) {
         if frame.kind == Kind::Floor {
             chain.raise_floor(context, last, frame.index, false)?;
         }
@@ -281,7 +290,8 @@ fn assemble(
     };
     let sequences = openings().map(|opening| opening.sequence);
     let times = openings().map(|opening| opening.time);
-    let ids = candidates.all.keys().chain(&candidates.indexes);
+    // Not those of indexes: what an index of such an id may say of another segment is not believed.
+    let highest = candidates.all.keys().next_back();
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
@@ -298,7 +308,7 @@ fn assemble(
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
         next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
-        next_segment: 1 + ids.max().copied().unwrap_or(0),
+        next_segment: 1 + highest.copied().unwrap_or(0),
         incarnation_next,
         last_time: times.fold(survey.time.max(above.time), u64::max),
         clean: report.verdict == Verdict::Clean,

@@ -176,3 +176,45 @@ fn a_view_reads_around_what_the_disk_does_not_give() {
             .any(|finding| finding.kind == FindingKind::Unreadable)
     );
 }
+
+/// A finding names the bytes that are bad: of a restatement its payload, not the header in front of it, which verifies.
+#[test]
+fn a_bad_restatement_is_found_where_its_payload_stands() {
+    let first = crate::format::Facts {
+        first: 1,
+        purged: Some(EntryId::new(7, 0)),
+        last: Some(crate::types::Term(7)),
+    };
+    let mut sealed = Made::new(1, 1, None);
+    let batch = sealed.batch(0, &[create(1), facts(2, 1, first)]);
+    let mut next = Made::new(2, 3, Some(sealed.end()));
+    next.batch(0, &[set(1, 0, b"x")]);
+    let disk = made::disk();
+    sealed.save(&disk);
+    next.save(&disk);
+    let at = batch.payloads_at();
+    disk.flip_bit(&name(1), at + 3, 1).unwrap();
+    let found = view(&disk);
+    let places: Vec<_> = damage(&found)
+        .iter()
+        .map(|f| (f.log, f.offset, f.bytes))
+        .collect();
+    assert_eq!(places, [(Some(LogKey(2)), at, crate::format::FACTS_LEN as u64)]);
+}
+
+/// What a successor states of its predecessor's end is compared where that end should be.
+#[test]
+fn an_end_that_cannot_be_is_found_where_it_is_stated_to_be() {
+    let mut sealed = Made::new(1, 5, None);
+    sealed.batch(0, &[create(1), entry(1, 0, b"zero")]);
+    let stated = crate::format::End {
+        sequence: 4,
+        ..sealed.end()
+    };
+    let mut next = Made::new(2, 9, Some(stated));
+    next.batch(0, &[entry(1, 1, b"one")]);
+    let disk = made::disk();
+    sealed.save(&disk);
+    next.save(&disk);
+    assert_eq!(refused(&disk).offset(), Some(stated.offset));
+}

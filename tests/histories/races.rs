@@ -1,0 +1,155 @@
+//! Calls that something overtakes: what was true when they were made is not when their turn comes.
+
+use std::sync::Arc;
+use std::thread;
+
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::{Config, ErrorKind, Journal, Log, LogKey};
+
+use super::support::{A, B, disk, entry, keep_all, open, payloads, segments, small};
+
+fn faulty(seed: u64, config: Config) -> (SimFs, FaultFs, Journal, Log) {
+    let disk = disk(seed);
+    let faults = FaultFs::new(Arc::new(disk.clone()));
+    let journal = Journal::create_on(Arc::new(faults.clone()), config).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    (disk, faults, journal, log)
+}
+
+/// A handle belongs to the log it was made for. Its append waits for a file; meanwhile the log is deleted and another one is
+/// created under the key: the entry must not land there.
+#[test]
+fn an_append_that_waited_does_not_land_in_the_next_log_of_its_key() {
+    let (disk, faults, journal, log) = faulty(1, small());
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Create, Fault::Delay(gate.clone())).path(".tmp"));
+    let appending = thread::spawn(move || {
+        (0..100)
+            .map(|i| log.append(entry(i, 900)))
+            .find_map(Result::err)
+            .map(|error| error.kind())
+    });
+    gate.wait_for_arrivals(1);
+    journal.delete_log(A).unwrap();
+    let next = journal.create_log(A, 0).unwrap();
+    gate.release();
+    assert_eq!(appending.join().unwrap(), Some(ErrorKind::NotFound));
+    assert_eq!(next.bounds().unwrap(), 0..0);
+    let again = open(&keep_all(&disk), "after all");
+    assert_eq!(again.log(A).unwrap().bounds().unwrap(), 0..0);
+}
+
+/// The same for everything else that a handle does, and for a batch that its owner built by key: that one means whatever log has
+/// the key.
+#[test]
+fn a_handle_of_a_deleted_log_does_nothing_to_the_next_one() {
+    let (_disk, _faults, journal, old) = faulty(2, small());
+    journal.delete_log(A).unwrap();
+    let next = journal.create_log(A, 0).unwrap();
+    next.append(b"its own").unwrap();
+    let refused = [
+        old.append(b"x").map(drop),
+        old.append_relaxed(b"x").map(drop),
+        old.submit(b"x").map(drop),
+        old.set(0, b"x"),
+        old.set_relaxed(0, b"x"),
+        old.truncate_from(0),
+        old.purge_to(1),
+        old.reset(everlog::EntryId::new(3, 3)),
+    ];
+    for (n, refused) in refused.into_iter().enumerate() {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound, "call {n}");
+    }
+    assert_eq!(next.bounds().unwrap(), 0..1);
+    let mut batch = everlog::WriteBatch::new();
+    batch.append(A, b"by key");
+    journal.write(batch).unwrap();
+    assert_eq!(next.bounds().unwrap(), 0..2);
+}
+
+/// A relaxed append that waits for room, and learns that what holds the room cannot be synced, was never given a place: it is
+/// `Closed`, not `Unknown`.
+#[test]
+fn an_append_that_waited_for_room_in_vain_was_never_there() {
+    let (disk, faults, journal, log) = faulty(3, small());
+    faults.add(
+        Rule::on(Op::SyncData, Fault::io_error())
+            .path("journal/")
+            .forever(),
+    );
+    for i in 0..3 {
+        log.append_relaxed(entry(i, 900)).unwrap();
+    }
+    let error = log.append_relaxed(entry(3, 900)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+    assert_eq!(log.bounds().unwrap(), 0..3);
+    drop((log, journal));
+    faults.clear();
+    let found = payloads(&open(&keep_all(&disk), "after all").log(A).unwrap());
+    assert!(found.len() <= 3);
+}
+
+/// A reclaim has chosen what to say again, and has said a part of it, when a log goes: nothing is to be said of that one.
+#[test]
+fn a_reclaim_goes_on_when_a_log_goes() {
+    let (disk, faults, journal, log) = faulty(4, small());
+    for key in 2..60 {
+        journal.create_log(LogKey(key), 0).unwrap();
+    }
+    let mut count = 0;
+    while segments(&disk).len() < 12 {
+        log.append(entry(count, 900)).unwrap();
+        count += 1;
+    }
+    log.purge_to(count).unwrap();
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Write, Fault::Delay(gate.clone())).path("journal/"));
+    let reclaiming = {
+        let journal = journal.clone();
+        thread::spawn(move || journal.reclaim())
+    };
+    gate.wait_for_arrivals(1);
+    // The first segment states about 23 logs, and a batch says 17 of them again.
+    let gone = LogKey(22);
+    let deleting = {
+        let journal = journal.clone();
+        thread::spawn(move || journal.delete_log(gone))
+    };
+    while journal.logs().contains(&gone) {
+        thread::yield_now();
+    }
+    gate.release();
+    deleting.join().unwrap().unwrap();
+    assert!(reclaiming.join().unwrap().unwrap().segments > 0);
+    assert!(journal.reclaim().unwrap().segments < 12);
+    drop(log);
+    let again = open(&keep_all(&disk), "after all");
+    assert_eq!(again.logs().len(), 58);
+    assert!(again.logs().contains(&B) && !again.logs().contains(&gone));
+}
+
+/// Many writes that may use the reserve need files at once: whoever finds that another has made the missing one takes it. The disk has
+/// room; nobody is told `NoSpace`.
+#[test]
+fn a_file_that_another_thread_made_is_no_full_disk() {
+    for round in 0..200 {
+        let (_disk, faults, journal, log) = faulty(round, small());
+        let gate = Gate::default();
+        faults.add(Rule::on(Op::Create, Fault::Delay(gate.clone())).path(".tmp"));
+        let setting: Vec<_> = (0..6)
+            .map(|cell| {
+                let log = log.clone();
+                thread::spawn(move || (0..12).try_for_each(|n| log.set(cell, vec![n; 3000])))
+            })
+            .collect();
+        gate.wait_for_arrivals(1);
+        gate.release();
+        for thread in setting {
+            thread
+                .join()
+                .unwrap()
+                .unwrap_or_else(|e| panic!("round {round}: {e}"));
+        }
+        drop((log, journal));
+    }
+}
