@@ -273,8 +273,7 @@ impl Crash<'_, '_> {
                 break;
             }
             let old = durable.slice(range.clone());
-            let first = self.first_possible(inode, &range, &versions, as_of);
-            let options = options(old, range.start, &versions, first, &cuts, len);
+            let options = options(old, range.start, &versions, &cuts, len);
             let damage = self.damage(inode, &range, &options, len);
             let atom = Atom::Sector {
                 file: path.clone(),
@@ -309,7 +308,7 @@ impl Crash<'_, '_> {
     fn cuts(&mut self, inode: &Inode, path: &Arc<str>, as_of: u64, len: u64) -> Vec<(u64, u64)> {
         let mut cuts = Vec::new();
         for pending in inode.pending.iter().filter(|pending| pending.op <= as_of) {
-            if let Change::Cut { to } = pending.change {
+            if let Change::Cut { to, .. } = pending.change {
                 let atom = Atom::Cut {
                     file: path.clone(),
                     op: pending.op,
@@ -331,32 +330,16 @@ impl Crash<'_, '_> {
             versions.insert(*sector, lost.iter().map(|(op, data)| (*op, &data[..])).collect());
         }
         for pending in &inode.pending {
-            if let Change::Write { offset, bytes } = &pending.change {
-                for (sector, data) in (offset / size..).zip(bytes.chunks(as_len(size))) {
-                    versions.entry(sector).or_default().push((pending.op, data));
-                }
+            let (first, bytes) = match &pending.change {
+                Change::Write { offset, bytes } => (offset / size, bytes),
+                Change::Cut { to, rest } => (to / size, rest),
+                Change::Grow => continue,
+            };
+            for (sector, data) in (first..).zip(bytes.chunks(as_len(size))) {
+                versions.entry(sector).or_default().push((pending.op, data));
             }
         }
         versions
-    }
-
-    /// How many of the oldest contents (the durable one counts) are impossible. Ext4 never lets the size run ahead of
-    /// the data: what lies beyond the durable size is at least as new as the size.
-    fn first_possible(
-        &self,
-        inode: &Inode,
-        range: &Range<u64>,
-        versions: &[Version<'_>],
-        as_of: u64,
-    ) -> usize {
-        let lost = inode
-            .limbo
-            .sectors
-            .contains_key(&(range.start / self.before.sector));
-        if self.before.profile != Profile::Ext4 || lost || range.end <= inode.durable_len {
-            return 0;
-        }
-        versions.partition_point(|(op, _)| *op <= as_of)
     }
 
     /// What a hostile disk may leave in a sector that was being written: two versions mixed, garbage, or the bytes of a
@@ -395,12 +378,11 @@ fn options<'i>(
     durable: &'i [u8],
     start: u64,
     versions: &[Version<'i>],
-    first: usize,
     cuts: &[(u64, u64)],
     len: u64,
 ) -> Options<'i> {
     let mut options = Options::default();
-    for (op, data) in std::iter::once(&(0, durable)).chain(versions).skip(first) {
+    for (op, data) in std::iter::once(&(0, durable)).chain(versions) {
         let mut data = Cow::Borrowed(*data);
         let cuts_after = cuts.iter().filter(|(cut, _)| cut > op);
         cuts_after.for_each(|(_, to)| zero_behind(&mut data, start, *to));

@@ -1,7 +1,7 @@
 //! One simulated file: what every reader sees, what a power cut is sure to leave, and the changes between the two.
 
 use super::Kept;
-use super::content::{Content, as_len};
+use super::content::{BLOCK, Content, as_len};
 use crate::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,8 +43,9 @@ pub(super) struct Pending {
 pub(super) enum Change {
     /// Whole sectors from `offset` on, as they were after the write.
     Write { offset: u64, bytes: Arc<[u8]> },
-    /// The file ends at `to`; what was behind is zero should it grow again.
-    Cut { to: u64 },
+    /// The file ends at `to`; what was behind is zero should it grow again. The zeroed rest of its last block (whole sectors,
+    /// from the one with the end on) is data like any other: it may be on the disk before the size.
+    Cut { to: u64, rest: Arc<[u8]> },
     /// Only the size.
     Grow,
 }
@@ -99,18 +100,23 @@ impl Inode {
         });
     }
 
-    pub(super) fn set_len(&mut self, op: u64, len: u64) {
+    pub(super) fn set_len(&mut self, op: u64, sector: u64, len: u64) {
         if len == self.visible_len {
             return;
         }
         let change = if len < self.visible_len {
-            Change::Cut { to: len }
+            let end = self.visible_len.min(len.next_multiple_of(BLOCK));
+            self.visible.clear_from(len);
+            let sectors = len / sector * sector..end.next_multiple_of(sector);
+            let rest = if len.is_multiple_of(BLOCK) {
+                Arc::from([])
+            } else {
+                self.visible.bytes(sectors).into()
+            };
+            Change::Cut { to: len, rest }
         } else {
             Change::Grow
         };
-        if len < self.visible_len {
-            self.visible.clear_from(len);
-        }
         self.visible_len = len;
         self.pending.push(Pending {
             op,
@@ -177,7 +183,7 @@ impl Inode {
         for pending in &self.pending {
             match &pending.change {
                 Change::Write { offset, bytes } => self.visible.write(*offset, bytes),
-                Change::Cut { to } => self.visible.clear_from(*to),
+                Change::Cut { to, .. } => self.visible.clear_from(*to),
                 Change::Grow => {}
             }
         }
@@ -216,7 +222,7 @@ impl Inode {
                     .sectors
                     .retain(|number, _| *number < first || *number >= first + count);
             }
-            Change::Cut { to } => {
+            Change::Cut { to, .. } => {
                 self.durable.clear_from(to);
                 self.limbo.cut(to, sector);
             }

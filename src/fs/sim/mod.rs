@@ -26,8 +26,10 @@ use state::State;
 /// Which outcomes of a power cut are possible. Each one allows what those before it allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// Linux ext4 with `data=ordered`: changes of directories take effect in order, the sync of a new or grown file
-    /// makes the earlier ones durable, and a size never runs ahead of the data. Overwritten sectors are independent.
+    /// Linux ext4 with `data=ordered`: changes of directories take effect in order, and the sync of a new or grown file
+    /// makes the earlier ones durable. Sectors and sizes are independent, as anywhere: a size may run ahead of its data, which
+    /// then reads zero (`dioread_nolock`, the default), and the zeroed rest of a cut block may come before the size. The
+    /// package `tests/kernel` compares it with the kernel.
     Ext4,
     /// What POSIX does not forbid: sectors, sizes and names are independent, except that changes of one name stay in
     /// order and a rename is atomic within its directory. The default gate.
