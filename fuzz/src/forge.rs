@@ -230,7 +230,8 @@ fn agree_segment(bytes: &mut Vec<u8>, ends: &mut Ends) {
 
 /// Makes the batch at `at` agree with itself and with the header before it; returns its own checksum.
 fn fix_batch(bytes: &mut [u8], at: usize, chain: u32) -> Option<u32> {
-    let rest = bytes.get_mut(at..).filter(|rest| rest.len() >= BATCH_HEADER)?;
+    let end = behind(bytes, at).unwrap_or(bytes.len());
+    let rest = bytes.get_mut(at..end).filter(|rest| rest.len() >= BATCH_HEADER)?;
     rest[64..68].copy_from_slice(&chain.to_le_bytes());
     let fixed = checksum::batch(rest);
     rest.copy_from_slice(&fixed);
@@ -243,7 +244,8 @@ fn is_batch(bytes: &[u8], at: usize) -> bool {
 
 /// Where the batch behind the one at `at` stands.
 fn behind(bytes: &[u8], at: usize) -> Option<usize> {
-    let len = usize::try_from(number(bytes, (at + 56, 4))).ok()?;
+    let len = bytes.get(at + 56..at + 60).map(|len| number(len, (0, 4)))?;
+    let len = usize::try_from(len).ok()?;
     (len >= BATCH_HEADER && len <= bytes.len() - at).then(|| at + len)
 }
 
