@@ -245,7 +245,8 @@ impl Shared {
             let cost = first.charge;
             // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
             let bound = self.config.in_flight_bytes;
-            if writer.unsynced_terms > TERMS_MAX || writer.unsynced_bytes + cost > bound {
+            let over = writer.unsynced_bytes + cost > bound && !removed(Rule::UnsyncedBound);
+            if writer.unsynced_terms > TERMS_MAX || over {
                 self.sync_active(writer, Rule::BatchSync)?;
             }
             let fits = self.fitting(writer);
