@@ -8,6 +8,7 @@ pub mod inspect;
 mod journal;
 mod log;
 mod metrics;
+mod mutant;
 mod segment;
 mod sync;
 mod types;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::plain::{AtomicU64, Ordering};
 
 /// Latencies in buckets that are at most 1/16 wide (so percentiles are exact to 6.25 %, always upwards), from nanoseconds
 /// to 73 minutes; longer ones count as that, except in [`max`](Histogram::max) and [`sum`](Histogram::sum).

@@ -5,6 +5,8 @@
 #[path = "support/small.rs"]
 mod support;
 
+#[path = "histories/acks.rs"]
+mod acks;
 #[path = "histories/broken.rs"]
 mod broken;
 #[path = "histories/carry.rs"]
@@ -17,6 +19,8 @@ mod handles;
 mod ids;
 #[path = "histories/logs.rs"]
 mod logs;
+#[path = "histories/names.rs"]
+mod names;
 #[path = "histories/opening.rs"]
 mod opening;
 #[path = "histories/proof.rs"]
@@ -25,6 +29,10 @@ mod proof;
 mod purge;
 #[path = "histories/races.rs"]
 mod races;
+#[path = "histories/reads.rs"]
+mod reads;
+#[path = "histories/ready.rs"]
+mod ready;
 #[path = "histories/recorder.rs"]
 mod recorder;
 #[path = "histories/restarts.rs"]

@@ -11,9 +11,9 @@ use reading::{blank, first_names, line_of, words};
 mod reading;
 
 /// The modules of the library, lowest first. A module uses only those before it (and itself).
-const LAYERS: [&str; 14] = [
-    "error", "sync", "types", "config", "metrics", "fs", "format", "segment", "journal", "log", "snapshot",
-    "engine", "catchup", "inspect",
+const LAYERS: [&str; 15] = [
+    "error", "sync", "mutant", "types", "config", "metrics", "fs", "format", "segment", "journal", "log",
+    "snapshot", "engine", "catchup", "inspect",
 ];
 
 /// Pairs that the order would permit and that must not know each other all the same.

@@ -40,6 +40,9 @@ pub(crate) enum Command {
     DrillChild {
         /// Directory of the journal.
         dir: PathBuf,
+        /// Everything at once, and not appends alone.
+        #[arg(long)]
+        mix: bool,
     },
 }
 
@@ -119,12 +122,25 @@ pub(crate) struct DumpArgs {
 pub(crate) struct DrillArgs {
     /// File whose lines are appended, over and over; made-up entries if not given
     pub(crate) file: Option<PathBuf>,
-    /// How many times to kill
-    #[arg(long, value_name = "N", default_value = "20")]
-    pub(crate) cycles: NonZeroU32,
+    /// How many times to kill; 20 if nothing is given, and as many as --seconds allow with that
+    #[arg(long, value_name = "N")]
+    cycles: Option<NonZeroU32>,
     /// How many threads append at once
     #[arg(long, value_name = "W", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) writers: u32,
+    /// Do everything and not appends alone: relaxed and submitted writes, batches across logs, cells, truncates, purges,
+    /// resets, logs that come and go, in small segments
+    #[arg(long, conflicts_with = "file")]
+    pub(crate) mix: bool,
+    /// How many logs there are; each belongs to one of the writers
+    #[arg(long, value_name = "N", default_value = "8", requires = "mix", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    logs: u64,
+    /// Let system calls of the writing process fail, so that files are given up and their bytes saved into fresh ones
+    #[arg(long, requires = "mix")]
+    pub(crate) faults: bool,
+    /// Go on for so long
+    #[arg(long, value_name = "S", requires = "mix")]
+    pub(crate) seconds: Option<u64>,
     /// Seed of every choice the drill makes; a new one if not given
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -134,3 +150,26 @@ pub(crate) struct DrillArgs {
     #[command(flatten)]
     pub(crate) format: Format,
 }
+
+impl DrillArgs {
+    /// How many times to kill.
+    pub(crate) fn cycles(&self) -> u32 {
+        self.cycles.map_or(CYCLES, NonZeroU32::get)
+    }
+
+    /// The same in a mixed drill, which may also end by the clock.
+    pub(crate) fn cycles_at_most(&self) -> Option<u32> {
+        match (self.cycles, self.seconds) {
+            (None, Some(_)) => None,
+            _ => Some(self.cycles()),
+        }
+    }
+
+    /// Logs of a mixed drill, and its workers: each has two logs if there are that many, so that it can write across logs.
+    pub(crate) fn logs_and_workers(&self) -> (u64, u32) {
+        let most = u32::try_from(self.logs.div_ceil(2)).unwrap_or(u32::MAX);
+        (self.logs, self.writers.min(most))
+    }
+}
+
+const CYCLES: u32 = 20;

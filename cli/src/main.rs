@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
         Command::Drill(args) => drill::run(&args),
-        Command::DrillChild { dir } => drill::child::run(&dir),
+        Command::DrillChild { dir, mix } => drill::run_child(&dir, mix),
     };
     match outcome {
         Ok(exit) => exit.into(),

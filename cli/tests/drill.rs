@@ -136,3 +136,68 @@ fn an_interrupted_drill_cleans_up() {
     );
     assert!(!fs::exists(&dir).unwrap());
 }
+
+#[test]
+fn a_mixed_drill_does_everything_and_loses_nothing() {
+    let place = Place::new();
+    let dir = place.path("drill").display().to_string();
+    let said = everlog([
+        "drill", "--mix", "--cycles", "12", "--logs", "5", "--seed", "3", "--json", "--dir", &dir,
+    ])
+    .fine();
+    let objects = said.objects();
+    assert_eq!(objects.len(), 1);
+    let summary = &objects[0];
+    assert_eq!((&summary["seed"], &summary["cycles"]), (&3.into(), &12.into()));
+    assert_eq!((&summary["logs"], &summary["workers"]), (&5.into(), &3.into()));
+    assert_eq!(
+        (&summary["violations"], &summary["faults"]),
+        (&0.into(), &0.into())
+    );
+    for count in ["kills", "looks", "acknowledged", "appends", "verified"] {
+        assert!(summary[count].as_u64().unwrap() > 0, "{count} in {summary}");
+    }
+    assert!(!fs::exists(&dir).unwrap());
+}
+
+#[test]
+fn a_mixed_drill_with_faults_ends_by_the_clock_and_tells_people() {
+    let place = Place::new();
+    let dir = place.path("drill").display().to_string();
+    let said = everlog([
+        "drill",
+        "--mix",
+        "--faults",
+        "--seconds",
+        "1",
+        "--logs",
+        "1",
+        "--seed",
+        "4",
+        "--dir",
+        &dir,
+    ])
+    .fine();
+    let text = said.text();
+    for part in [
+        "1 worker do everything to 1 log, while system calls fail, and are killed for 1 s, seed 4",
+        "lost            0",
+        "re-homing",
+        "none older than the last acknowledged one",
+        "power loss",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn options_of_a_mixed_drill_need_a_mixed_drill() {
+    for options in [
+        &["--logs", "2"][..],
+        &["--faults"],
+        &["--seconds", "1"],
+        &["--mix", "some-file"],
+    ] {
+        everlog([&["drill"], options].concat()).ends_with(2);
+    }
+}

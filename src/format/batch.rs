@@ -28,6 +28,7 @@
 
 use core::ops::{BitOr, Range};
 
+use crate::mutant::{Rule, removed};
 use crate::types::Term;
 
 use super::field::{field, get_u16, get_u32, get_u64, get_u128, is_zero, put};
@@ -133,7 +134,7 @@ impl BatchHeader {
             return Err(if is_zero(bytes) { Bad::Blank } else { Bad::Magic });
         }
         let crc = get_u32(bytes, CRC);
-        if crc32fast::hash(&bytes[CRC.end..]) != crc {
+        if crc32fast::hash(&bytes[CRC.end..]) != crc && !removed(Rule::HeaderCrc) {
             return Err(Bad::Crc);
         }
         require(bytes[CODEC.start] == 0, "codec")?;
@@ -462,7 +463,7 @@ impl<'a> Tables<'a> {
     }
 
     fn check_whole(&self, header: &BatchHeader) -> Result<(), Bad> {
-        if crc32fast::hash(self.whole) != header.frames_crc {
+        if crc32fast::hash(self.whole) != header.frames_crc && !removed(Rule::TablesCrc) {
             return Err(Bad::Crc);
         }
         require(self.terms.iter().all(|term| !is_zero(term)), "term table")

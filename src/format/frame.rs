@@ -21,6 +21,7 @@
 
 use core::ops::Range;
 
+use crate::mutant::{Rule, removed};
 use crate::types::{LogKey, Term};
 
 use super::field::{field, get_u16, get_u32, get_u64, is_zero, put};
@@ -123,7 +124,7 @@ impl Frame {
         if u32::try_from(payload.len()) != Ok(self.len) {
             return Err(Bad::Short);
         }
-        if payload_crc(payload) != self.payload_crc {
+        if payload_crc(payload) != self.payload_crc && !removed(Rule::PayloadCrc) {
             return Err(Bad::Crc);
         }
         Ok(())
@@ -174,7 +175,7 @@ impl Frame {
 
     /// Reads and checks a header; `seed` is that of `term`.
     pub(super) fn decode(seed: Seed, term: Term, bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Frame, Bad> {
-        if seed.crc(&bytes[CRC.end..]) != get_u32(bytes, CRC) {
+        if seed.crc(&bytes[CRC.end..]) != get_u32(bytes, CRC) && !removed(Rule::FrameCrc) {
             return Err(if is_zero(bytes) { Bad::Blank } else { Bad::Crc });
         }
         require(bytes[CODEC.start] == 0, "codec")?;
@@ -216,6 +217,7 @@ pub(super) struct Seed(u32);
 
 impl Seed {
     pub(super) fn new(salt: u64, term: Term) -> Seed {
+        let salt = if removed(Rule::FrameSalt) { 0 } else { salt };
         let mut bytes = [0; 24];
         put(&mut bytes, field(0, 8), salt.to_le_bytes());
         put(&mut bytes, field(8, 16), term.0.to_le_bytes());

@@ -34,6 +34,8 @@
 
 use core::ops::Range;
 
+use crate::mutant::{Rule, removed};
+
 use super::field::{array, field, get_u16, get_u32, get_u64, is_zero, put};
 use super::{BATCH_HEADER_LEN, BATCH_LEN_MAX, Bad, NUMBER_MAX, SEGMENT_LEN_MAX, require};
 
@@ -117,15 +119,16 @@ impl Opening {
         if bytes[MAGIC] != MAGIC_BYTES {
             return Err(if is_zero(bytes) { Bad::Blank } else { Bad::Magic });
         }
-        if crc32fast::hash(&bytes[CRC.end..]) != get_u32(bytes, CRC) {
+        let sound = crc32fast::hash(&bytes[CRC.end..]) == get_u32(bytes, CRC);
+        if !sound && !removed(Rule::OpeningCrc) {
             return Err(Bad::Crc);
         }
         let version = get_u16(bytes, VERSION_AT);
-        if version != VERSION {
+        if version != VERSION && !removed(Rule::NewerVersion) {
             return Err(Bad::Version(version));
         }
         let unknown = get_u64(bytes, FEATURES) & !FEATURES_KNOWN;
-        if unknown != 0 {
+        if unknown != 0 && !removed(Rule::UnknownFeature) {
             return Err(Bad::Features(unknown));
         }
         require(is_zero(&bytes[KEY_ID]), "key_id")?;
@@ -212,9 +215,11 @@ impl Opening {
 /// Appends the two blocks that begin a segment file: [`BATCHES_AT`] bytes, the opening twice, zeros between.
 pub(crate) fn write_opening_blocks(opening: &Opening, out: &mut Vec<u8>) {
     let bytes = opening.encode();
-    for _copy in 0..2 {
+    for copy in 0..2 {
         let start = out.len();
-        out.extend_from_slice(&bytes);
+        if copy == 0 || !removed(Rule::SecondCopyIsWritten) {
+            out.extend_from_slice(&bytes);
+        }
         out.resize(start + BLOCK, 0);
     }
 }

@@ -18,16 +18,18 @@ use std::io::ErrorKind;
 ///
 /// At the first promise that is not kept; the message names it.
 pub fn check(make: &dyn Fn() -> Arc<dyn Fs>) {
-    let parts: [fn(&Arc<dyn Fs>); 15] = [
+    let parts: [fn(&Arc<dyn Fs>); 17] = [
         an_empty_root_lists_nothing,
         directories_nest_and_list_sorted,
         create_makes_an_empty_file_once,
+        empty_directories_go,
         open_needs_a_file,
         writes_are_seen_at_once_by_every_handle,
         reads_end_with_the_file,
         holes_and_new_bytes_read_zero,
         a_reader_cannot_write,
         rename_replaces_in_one_step,
+        a_file_keeps_its_identity,
         removed_files_stay_usable,
         syncs_and_evicts_change_no_byte,
         a_lock_has_one_owner,
@@ -100,6 +102,32 @@ fn create_makes_an_empty_file_once(fs: &Arc<dyn Fs>) {
         ErrorKind::AlreadyExists,
         fs.create("d"),
     );
+}
+
+fn empty_directories_go(fs: &Arc<dyn Fs>) {
+    ok("create_dir", fs.create_dir("d"));
+    let removed = fs.remove_dir("d");
+    if removed
+        .as_ref()
+        .is_err_and(|e| e.kind() == ErrorKind::Unsupported)
+    {
+        return;
+    }
+    ok("remove_dir", removed);
+    fails("a list of what is gone", ErrorKind::NotFound, fs.list("d"));
+    fails("a second remove_dir", ErrorKind::NotFound, fs.remove_dir("d"));
+    ok("create_dir again", fs.create_dir("d"));
+    ok("create", fs.create("d/f"));
+    fails(
+        "a remove_dir of a full one",
+        ErrorKind::DirectoryNotEmpty,
+        fs.remove_dir("d"),
+    );
+    assert_eq!(list(fs, "d"), ["f"]);
+    assert!(fs.remove_dir("d/f").is_err(), "a file was removed as a directory");
+    ok("remove", fs.remove("d/f"));
+    ok("remove_dir", fs.remove_dir("d"));
+    assert_eq!(list(fs, ""), Vec::<String>::new());
 }
 
 fn open_needs_a_file(fs: &Arc<dyn Fs>) {
@@ -197,6 +225,26 @@ fn rename_replaces_in_one_step(fs: &Arc<dyn Fs>) {
     );
     assert!(fs.rename("d/moved", "d").is_err(), "a file replaced a directory");
     assert_eq!(list(fs, "d"), ["moved"]);
+}
+
+fn a_file_keeps_its_identity(fs: &Arc<dyn Fs>) {
+    let files = ["one", "other"].map(|name| ok("create", fs.create(name)));
+    let [one, other] = files.each_ref().map(|file| ok("identity", file.identity()));
+    assert!(one.is_none() || one != other, "two files have one identity");
+    ok("a rename", fs.rename("one", "d"));
+    let again = ok("open", fs.open("d", Access::Read));
+    assert_eq!(
+        ok("identity", again.identity()),
+        one,
+        "a renamed file is another one"
+    );
+    ok("a write", files[0].write_all_at(b"x", 0));
+    ok("a sync", files[0].sync_data());
+    assert_eq!(
+        ok("identity", files[0].identity()),
+        one,
+        "a written file is another one"
+    );
 }
 
 fn removed_files_stay_usable(fs: &Arc<dyn Fs>) {

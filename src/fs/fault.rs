@@ -26,12 +26,13 @@ pub struct FaultFs {
     plan: Arc<Mutex<Plan>>,
 }
 
-/// The calls of [`Fs`] and [`File`] that a rule can name. `evict`, `space`, `holder` and `len` are calls, too; `random`,
-/// `now_micros` and `display` are not.
+/// The calls of [`Fs`] and [`File`] that a rule can name. `evict`, `space`, `holder` and `len` are calls, too; `identity`,
+/// `random`, `now_micros` and `display` are not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is the method of that name")]
 pub enum Op {
     CreateDir,
+    RemoveDir,
     List,
     Create,
     Open,
@@ -413,6 +414,10 @@ impl Fs for FaultFs {
         self.run(Op::CreateDir, &[path], Some(()), || self.inner.create_dir(path))
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.run(Op::RemoveDir, &[path], Some(()), || self.inner.remove_dir(path))
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.run(Op::List, &[path], None, || self.inner.list(path))
     }
@@ -515,6 +520,10 @@ impl File for FaultFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.run(Op::SetLen, Some(()), || self.inner.set_len(len))
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
     }
 
     fn evict(&self) -> io::Result<bool> {

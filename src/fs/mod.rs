@@ -15,6 +15,7 @@ pub use fault::{Failure, Fault, FaultFs, Gate, Op, Rule, Watch};
 pub use real::{Medium, RealFs};
 pub use sim::{Atom, Choice, Kept, PendingSync, Profile, SimFs};
 
+use crate::mutant::{self, removed};
 use crate::sync::Arc;
 use std::fmt::Debug;
 use std::io;
@@ -46,6 +47,14 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// Creates the directory `path` (one level); fails with `AlreadyExists` if it is there. Its name is durable only after
     /// [`sync_dir`](Fs::sync_dir) of its parent.
     fn create_dir(&self, path: &str) -> io::Result<()>;
+
+    /// Removes the empty directory `path`; fails if anything is in it. Durable only after [`sync_dir`](Fs::sync_dir) of its parent.
+    /// Needed where a sync of the parent failed: its name may be forgotten for good, and a directory that is made anew has a new
+    /// one. Without an implementation it is `Unsupported`.
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        let text = format!("this file system cannot remove the directory {path:?}");
+        Err(io::Error::new(io::ErrorKind::Unsupported, text))
+    }
 
     /// The names (without the directory) of all files and directories in `path`, sorted. `NotFound` if there is none.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
@@ -109,6 +118,12 @@ pub trait File: Send + Sync + Debug + 'static {
     /// Sets the size; new bytes read as zero. Durable after a sync.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
+    /// A number that tells the file from all others of its directory, whatever names they have: two names of one file give the same.
+    /// `None` (as without an implementation) if it cannot be told; then two names of one file pass for two files.
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Asks that later reads come from the device and not from memory. Clean pages only; call it after a sync. Returns
     /// false where the system cannot promise it.
     fn evict(&self) -> io::Result<bool>;
@@ -134,11 +149,14 @@ pub trait File: Send + Sync + Debug + 'static {
         while !buffer.is_empty() {
             match self.write_at(buffer, offset) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(_) if removed(mutant::Rule::ShortWriteGoesOn) => return Ok(()),
                 Ok(n) => {
                     buffer = &buffer[n..];
                     offset += n as u64;
                 }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e)
+                    if e.kind() == io::ErrorKind::Interrupted
+                        && !removed(mutant::Rule::InterruptedRepeats) => {}
                 Err(e) => return Err(e),
             }
         }

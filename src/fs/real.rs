@@ -5,7 +5,7 @@ use super::{Access, File, Fs, Lock, Space, check_path, sys};
 use crate::sync::Arc;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -95,6 +95,10 @@ impl RealFs {
 impl Fs for RealFs {
     fn create_dir(&self, path: &str) -> io::Result<()> {
         fs::create_dir(self.path(path)?)
+    }
+
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        fs::remove_dir(self.path(path)?)
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
@@ -225,6 +229,10 @@ impl File for RealFile {
         self.file.set_len(len)
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.file.metadata()?.ino()))
+    }
+
     fn evict(&self) -> io::Result<bool> {
         sys::evict(&self.file)
     }
@@ -278,7 +286,12 @@ fn create_durably(path: &Path) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(e),
     }
-    sync_directory(parent)
+    let synced = sync_directory(parent);
+    if synced.is_err() {
+        // The parent may forget the name for good, and say Ok the next time: then nothing must be there to be believed.
+        let _ = fs::remove_dir(path);
+    }
+    synced
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

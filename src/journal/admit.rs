@@ -5,8 +5,6 @@
 //! position that the commit would reach if every admitted write became a batch of its own; the commit, which packs them, is never
 //! behind it. A full disk is so met here, where nothing has happened yet.
 
-use std::time::Instant;
-
 use super::batch::{Refused, What, Write, WriteBatch, Written};
 use super::commit::TERMS_MAX as OPS_MAX;
 use super::completions::{inside_callback, inside_waker};
@@ -19,8 +17,9 @@ use super::{Core, Shared};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCH_LEN_MAX, BATCHES_AT, FACTS_LEN, FLOOR_LEN, batch_len};
+use crate::mutant::{Rule, removed};
 use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, MutexGuard};
+use crate::sync::{Arc, Instant, MutexGuard};
 
 /// How a batch is handed in.
 #[derive(Debug)]
@@ -100,9 +99,12 @@ impl Shared {
 
     /// Admits a write of the journal itself, which may use the reserve, and waits until it is durable.
     pub(crate) fn write_control(&self, batch: WriteBatch) -> Result<()> {
-        let admitted = self
-            .admit(batch, Manner::DURABLE)
-            .map_err(|refused| refused.error)?;
+        let manner = if removed(Rule::FloorSync) {
+            Manner::RELAXED
+        } else {
+            Manner::DURABLE
+        };
+        let admitted = self.admit(batch, manner).map_err(|refused| refused.error)?;
         self.queue.wait(&admitted.group, self, None).unwrap_or(Ok(()))
     }
 
@@ -119,7 +121,7 @@ impl Shared {
             sequence::check(&core.logs, batch)?;
             self.estimate(&core.logs, batch)
         };
-        if charge > self.config.in_flight_bytes {
+        if charge > self.config.in_flight_bytes && !removed(Rule::CarryFileGrows) {
             self.pool
                 .make_carry(super::open::tail_max(&self.config, charge))?;
         }
@@ -245,7 +247,7 @@ impl Shared {
             let mut core = self.core.lock();
             check_open(&core)?;
             sequence::check(&core.logs, batch)?;
-            if restates {
+            if restates && !removed(Rule::RestatedBytes) {
                 // It says what the cells hold now, and they may have grown since the estimate.
                 let now = self.estimate(&core.logs, batch);
                 self.bound.force(now.saturating_sub(*charge));
@@ -279,7 +281,7 @@ impl Shared {
     fn claim(&self, core: &mut Core, cost: u64, appends: bool) -> Result<Claimed, Short> {
         // Recovery, or something that frees space, may have used the reserve: appends wait until it stands again, even where
         // the segment has room, and nothing else does.
-        if appends && !core.reserve_stands {
+        if appends && !core.reserve_stands && !removed(Rule::ReserveFirst) {
             core.reserve_stands = self.pool.reserve_stands();
             if !core.reserve_stands {
                 return Err(Short::Reserve);

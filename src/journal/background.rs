@@ -2,7 +2,7 @@
 //! two threads, or by the caller in `Journal::work`.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::commit::Writer;
 use super::completions::inside_callback;
@@ -11,10 +11,11 @@ use super::{Chore, Shared, closed_by_owner};
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fs::File;
+use crate::mutant::{Rule, removed};
 use crate::segment::{IndexBytes, Segment};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::sync::{Arc, Mutex, SegQueue, Signal};
+use crate::sync::{Arc, Instant, Mutex, SegQueue, Signal};
 
 /// A sync that takes longer is reported while it still runs.
 const SYNC_HANGS: Duration = Duration::from_secs(5);
@@ -172,7 +173,9 @@ impl Shared {
             // Whatever else is due would wait for it, and nobody would watch.
             return Some(now + SYNC_WATCH);
         }
-        let since = activity.unsynced_since;
+        let since = activity
+            .unsynced_since
+            .filter(|_| !removed(Rule::RelaxedDelaySync));
         // A wish that comes before the write that it is about is kept for it.
         let wanted = since.is_some() && self.backstage.sync_wanted.swap(false, Ordering::AcqRel);
         let mut next: Option<Instant> = None;
@@ -307,7 +310,7 @@ impl Shared {
             let text = "the journal has threads of its own; open it with Background::Caller to do its work";
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if self.core.lock().shut {
+        if self.check_readable().is_err() {
             return Ok(self.completions.run_pending());
         }
         let mut any = self.queue.lead(self);
@@ -326,22 +329,27 @@ impl Shared {
 
     /// Closes the journal: takes nothing more, finishes everything, says so in a closing mark, lets go of the directory.
     pub(crate) fn shut(&self) -> Result<()> {
-        let shutting = {
+        // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
+        let shutting = match inside_callback() {
+            true => self.shutting.try_lock(),
+            false => Some(self.shutting.lock()),
+        };
+        let Some(_shutting) = shutting else { return Ok(()) };
+        {
             let mut core = self.core.lock();
             core.closed.get_or_insert_with(closed_by_owner);
-            let first = !std::mem::replace(&mut core.shut, true);
-            first.then(|| self.shutting.lock())
-        };
-        if shutting.is_none() {
-            // In a callback nobody may be waited for: the one who shuts down waits for the callbacks.
-            if !inside_callback() {
-                drop(self.shutting.lock());
+            // Under the lock of the core: whoever was let in before is drained below.
+            if self.shut.swap(true, Ordering::AcqRel) {
+                return Ok(());
             }
-            return Ok(());
         }
         self.bound.close(closed_by_owner());
         self.queue.drain(self);
-        let synced = self.sync_written();
+        let synced = if removed(Rule::CloseSync) {
+            Ok(())
+        } else {
+            self.sync_written()
+        };
         self.backstage.stopping.store(true, Ordering::Release);
         self.backstage.committer.wake();
         self.backstage.preparer.wake();

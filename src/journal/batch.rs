@@ -203,7 +203,7 @@ pub(crate) struct Write {
     pub(crate) ops: Vec<Op>,
     /// Bytes it takes on disk as a batch of its own, at most; as many it holds of the in-flight bound.
     pub(crate) charge: u64,
-    pub(crate) submitted: std::time::Instant,
+    pub(crate) submitted: crate::sync::Instant,
 }
 
 impl Op {

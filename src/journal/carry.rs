@@ -12,6 +12,7 @@ use crate::format::{
     BATCHES_AT, BatchHeader, Flags, FrameSpec, Kind, Opening, batch_len, encode_batch, header_at,
     term_changes,
 };
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 
 impl Shared {
@@ -23,6 +24,9 @@ impl Shared {
         let terms = term_changes(tail.iter().map(|t| t.frame.term));
         let bytes = batch_len(tail.len(), terms, payload, self.align_shift);
         let carried = self.carry_once(&mut writer, tail, bytes).or_else(|error| {
+            if removed(Rule::CarryTwice) {
+                return Err(error);
+            }
             tracing::warn!(%error, "carrying the tail failed; trying once more in a fresh file");
             self.counters.rehomings.add(1);
             if let Some(active) = writer.active.take() {
@@ -35,9 +39,14 @@ impl Shared {
         self.opening_is_durable(&mut writer);
         self.apply_tail(&mut writer, tail, payloads_at)?;
         // The witness, so that the next life need not carry all this again. A failure costs just that.
-        if let Err(error) = self.write_mark(&mut writer, Mark::Idle) {
+        let marked = if removed(Rule::CarryMark) {
+            Ok(())
+        } else {
+            self.write_mark(&mut writer, Mark::Idle)
+        };
+        if let Err(error) = marked {
             tracing::warn!(%error, "the carried tail has no mark");
-            self.abandon_active(&mut writer);
+            self.give_up_after_mark(&mut writer);
         }
         let room = writer
             .active
@@ -71,11 +80,10 @@ impl Shared {
             .file
             .write_all_at(&out, 0)
             .map_err(|e| Error::io(path, "carry the tail", e))?;
-        active
-            .segment
-            .file
-            .sync_data()
-            .map_err(|e| Error::io(path, "sync the carried tail", e))?;
+        if !removed(Rule::CarrySync) {
+            let synced = active.segment.file.sync_data();
+            synced.map_err(|e| Error::io(path, "sync the carried tail", e))?;
+        }
         self.counters.bytes_written.add(out.len() as u64);
         self.counters.syncs.add(1);
         active.pristine = false;

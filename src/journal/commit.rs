@@ -6,7 +6,6 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use super::batch::Write;
 use super::prepare::{Need, Prepared, carry_file_len};
@@ -16,8 +15,9 @@ use crate::format::{
     BATCHES_AT, BatchHeader, BatchSpec, End, FRAME_HEADER_LEN, Flags, Frame, FrameSpec, IndexBuilder, Kind,
     Opening, batch_len, encode_batch, header_at, write_opening_blocks,
 };
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 /// Most frames of a batch.
 pub(crate) const FRAMES_MAX: usize = 60_000;
@@ -115,6 +115,14 @@ impl Writer {
         self.failed.is_some()
     }
 
+    /// The time that the next header states, by the clock if that has not gone back.
+    pub(crate) fn time(&mut self, clock: u64) -> u64 {
+        if self.last_time < clock || removed(Rule::TimeNeverFalls) {
+            self.last_time = clock;
+        }
+        self.last_time
+    }
+
     fn take_sequence(&mut self) -> u64 {
         self.next_sequence += 1;
         self.next_sequence - 1
@@ -141,7 +149,13 @@ impl Active {
     }
 
     pub(crate) fn durable_through(&self) -> u64 {
-        self.durable.as_ref().map_or(0, |end| end.sequence)
+        match (&self.durable, self.segment.opening.pred) {
+            _ if removed(Rule::DurableThroughIsStated) => 0,
+            _ if removed(Rule::DurableThroughIsSynced) => self.sequence,
+            (Some(end), _) => end.sequence,
+            (None, Some(pred)) if removed(Rule::DurableThroughOfSegment) => pred.sequence,
+            (None, _) => 0,
+        }
     }
 
     /// What is durable of the segment, for its index: a frame whose header and payload stand at these offsets. The index
@@ -208,9 +222,12 @@ impl Shared {
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        let result = self
-            .drive(writer, sync)
-            .or_else(|error| self.rehome(writer, &error));
+        let result = self.drive(writer, sync).or_else(|error| {
+            if removed(Rule::FailedFileEnds) {
+                return self.drive(writer, sync);
+            }
+            self.rehome(writer, &error)
+        });
         result.map_err(|error| self.fail(writer, &error))
     }
 
@@ -219,23 +236,24 @@ impl Shared {
             let cost = first.charge;
             let fits = self.fitting(writer);
             if writer.unsynced_terms > TERMS_MAX {
-                self.sync_active(writer)?;
+                self.sync_active(writer, Rule::BatchSync)?;
             }
             if fits > 0 {
                 self.write_batch(writer, fits)?;
                 continue;
             }
             if writer.active.is_some() {
-                self.sync_active(writer)?;
+                self.sync_active(writer, Rule::SyncBeforeRotation)?;
                 self.seal_active(writer);
             }
             self.open_next(writer, cost)?;
         }
         // Whoever waits for room is let in by a sync, and may be a relaxed write again.
-        let full = writer.unsynced_bytes >= self.config.relaxed_bytes.min(self.config.in_flight_bytes)
-            || self.bound.has_waiters();
+        let most = self.config.relaxed_bytes.min(self.config.in_flight_bytes);
+        let full = writer.unsynced_bytes >= most && !removed(Rule::RelaxedBytesSync);
+        let full = full || self.bound.has_waiters();
         if sync || full {
-            self.sync_active(writer)
+            self.sync_active(writer, Rule::BatchSync)
         } else {
             Ok(())
         }
@@ -280,15 +298,14 @@ impl Shared {
 
     /// The opening of the segment `id`, with nothing carried.
     pub(crate) fn opening(&self, writer: &mut Writer, id: u64, len: u64) -> Opening {
-        let time = self.fs.now_micros().max(writer.last_time);
-        writer.last_time = time;
+        let time = writer.time(self.fs.now_micros());
         Opening {
             uuid: self.uuid.0,
             align_shift: self.align_shift,
             features: 0,
             compat: 0,
             segment: id,
-            salt: self.fs.random() | 1,
+            salt: super::open::draw_salt(&*self.fs),
             sequence: writer.take_sequence(),
             time,
             pred: writer.pred,
@@ -296,7 +313,7 @@ impl Shared {
             carry_crc: 0,
             floor: writer.floor,
             len,
-            incarnation_next: self.core.lock().logs.incarnation_next,
+            incarnation_next: self.core.lock().logs.stated_incarnation(),
         }
     }
 
@@ -342,8 +359,7 @@ impl Shared {
     /// Writes the first `count` waiting writes as one batch. They wait on until the write returned.
     fn write_batch(&self, writer: &mut Writer, count: usize) -> Result<()> {
         let encoding = Instant::now();
-        let time = self.fs.now_micros().max(writer.last_time);
-        writer.last_time = time;
+        let time = writer.time(self.fs.now_micros());
         let sequence = writer.take_sequence();
         let Writer {
             active, todo, out, ..
@@ -379,16 +395,18 @@ impl Shared {
         Ok(())
     }
 
-    /// Syncs the active segment; everything written to it is durable then.
-    fn sync_active(&self, writer: &mut Writer) -> Result<()> {
+    /// Syncs the active segment, as `rule` asks; everything written to it is durable then.
+    fn sync_active(&self, writer: &mut Writer, rule: Rule) -> Result<()> {
         if writer.unsynced.is_empty() {
             return Ok(());
         }
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
-        let synced = self.sync_watched(&*active.segment.file);
-        synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
+        if !removed(rule) {
+            let synced = self.sync_watched(&*active.segment.file);
+            synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
+        }
         self.counters.syncs.add(1);
         active.synced();
         self.opening_is_durable(writer);
@@ -460,7 +478,12 @@ impl Shared {
         let Some(active) = writer.active.take() else {
             return;
         };
-        let Some(end) = active.durable else {
+        let durable = if removed(Rule::EndIsSynced) {
+            Some(active.end())
+        } else {
+            active.durable
+        };
+        let Some(end) = durable else {
             // Nothing of it counts: once a later opening is synced the file may go.
             writer.discard.push(Segment::name(active.segment.id));
             writer.opened = false;
@@ -479,14 +502,15 @@ impl Shared {
         self.counters.rehomings.add(1);
         tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
         self.abandon_active(writer);
-        self.drive(writer, true)
+        self.drive(writer, !removed(Rule::RehomedSync))
     }
 
     /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
     pub(crate) fn abandon_active(&self, writer: &mut Writer) {
         self.seal_active(writer);
         (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
-        for placed in std::mem::take(&mut writer.unsynced).into_iter().rev() {
+        let unsynced = std::mem::take(&mut writer.unsynced).into_iter().rev();
+        for placed in unsynced.filter(|_| !removed(Rule::UnsyncedIsRehomed)) {
             for write in placed.writes.into_iter().rev() {
                 writer.todo.push_front(write);
             }
@@ -504,6 +528,9 @@ impl Shared {
             "the journal closed to writers after two failures in a row",
         );
         tracing::error!(error = %cause, "the journal closes to writers");
+        if removed(Rule::TwoFailuresClose) {
+            return unknown;
+        }
         writer.failed = Some(unknown.clone());
         let closed = self.core.lock().closed.get_or_insert(closed).clone();
         self.bound.close(closed);

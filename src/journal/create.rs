@@ -1,11 +1,12 @@
 //! Creating a journal: its directory, its lock, its first opening, all synced before `create` returns.
 
 use super::files;
-use super::prepare::Prepared;
+use super::prepare::{Prepared, write_zeros};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, Opening, write_opening_blocks};
 use crate::fs::{Access, Fs, Lock};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::sync::Arc;
 use std::io;
@@ -16,8 +17,8 @@ pub(super) struct First {
     pub(super) opening: Opening,
 }
 
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 const TEMPORARY: &str = "journal/create.tmp";
+const TEMPORARY_NAME: &str = "create.tmp";
 
 /// Writes the first opening of a journal into `fs`, which holds none.
 ///
@@ -28,13 +29,8 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
         let at = fs.display(path);
         move |e| Error::io(at, doing, e)
     };
-    match fs.create_dir(files::JOURNAL) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(io(files::JOURNAL, "create the directory")(e));
-        }
-        _ => fs.sync_dir("").map_err(io("", "sync the directory"))?,
-    }
-    let salt = fs.random() | 1;
+    directory(&**fs)?;
+    let salt = super::open::draw_salt(&**fs);
     let [high, low] = [fs.random(), fs.random()];
     let opening = Opening {
         uuid: (u128::from(high) << 64 | u128::from(low)).to_le_bytes(),
@@ -64,24 +60,26 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
     };
     let mut blocks = Vec::new();
     write_opening_blocks(&opening, &mut blocks);
-    let mut at = BATCHES_AT;
-    while at < opening.len {
-        let step = usize::try_from(opening.len - at)
-            .unwrap_or(ZEROS.len())
-            .min(ZEROS.len());
-        file.write_all_at(&ZEROS[..step], at)
-            .map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
-        at += step as u64;
-    }
+    write_zeros(&*file, BATCHES_AT..opening.len)
+        .map_err(io(TEMPORARY, "fill the first segment with zeros"))?;
     file.write_all_at(&blocks, 0)
         .map_err(io(TEMPORARY, "write the first opening"))?;
-    file.sync_data()
-        .map_err(io(TEMPORARY, "sync the first segment"))?;
+    if !removed(Rule::FirstOpeningSync) {
+        file.sync_data()
+            .map_err(io(TEMPORARY, "sync the first segment"))?;
+    }
     let path = Segment::name(1);
     let named = fs
         .rename(TEMPORARY, &path)
-        .and_then(|()| fs.sync_dir(files::JOURNAL));
-    named.map_err(io(TEMPORARY, "name the first segment"))?;
+        .and_then(|()| match removed(Rule::FirstNameSync) {
+            true => Ok(()),
+            false => fs.sync_dir(files::JOURNAL),
+        });
+    if let Err(e) = named {
+        // The name may be forgotten for good, although the next sync says Ok: nothing must be there to be believed.
+        forget([fs.remove(TEMPORARY), fs.remove(&path)]);
+        return Err(io(TEMPORARY, "name the first segment")(e));
+    }
     tracing::info!(dir = %fs.display("").display(), "a journal was created");
     Ok(First {
         file: Prepared {
@@ -91,6 +89,45 @@ pub(super) fn create(fs: &Arc<dyn Fs>, config: &Config) -> Result<First> {
         },
         opening,
     })
+}
+
+/// Makes the directory of the segments, for good. One that is there already may be a name that its parent has forgotten, after a
+/// sync of it failed, and then no later sync brings it back: it is made anew.
+fn directory(fs: &dyn Fs) -> Result<()> {
+    let io = |path: &'static str, doing: &'static str| {
+        let at = fs.display(path);
+        move |e| Error::io(at, doing, e)
+    };
+    match fs.create_dir(files::JOURNAL) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            let left = fs
+                .list(files::JOURNAL)
+                .map_err(io(files::JOURNAL, "list the directory"))?;
+            // With the files of others in it, it has been there for long.
+            if left.iter().all(|name| name == TEMPORARY_NAME) {
+                forget(left.iter().map(|_| fs.remove(TEMPORARY)));
+                fs.remove_dir(files::JOURNAL)
+                    .and_then(|()| fs.create_dir(files::JOURNAL))
+                    .map_err(io(files::JOURNAL, "make the directory anew"))?;
+            }
+        }
+        made => made.map_err(io(files::JOURNAL, "create the directory"))?,
+    }
+    let synced = match removed(Rule::RootSync) {
+        true => Ok(()),
+        false => fs.sync_dir(""),
+    };
+    if synced.is_err() {
+        forget([fs.remove_dir(files::JOURNAL)]);
+    }
+    synced.map_err(io("", "sync the directory"))
+}
+
+/// What cannot be removed is there for the next attempt.
+fn forget(removed: impl IntoIterator<Item = io::Result<()>>) {
+    for error in removed.into_iter().filter_map(io::Result::err) {
+        tracing::debug!(%error, "what a failed creation left could not be removed");
+    }
 }
 
 /// Whether `fs` holds segments.

@@ -12,6 +12,7 @@ use super::Shared;
 use super::batch::{What, WriteBatch};
 use crate::error::Result;
 use crate::format::BATCHES_AT;
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::types::LogKey;
 
@@ -43,6 +44,9 @@ impl Shared {
             return Ok(freed);
         };
         while let Some((floor, restatements)) = self.next_floor(goal) {
+            if removed(Rule::FloorBeforeUnlink) {
+                self.remove_below(floor, &mut freed);
+            }
             self.raise_floor(floor, &restatements)?;
             self.remove_below(floor, &mut freed);
         }
@@ -64,7 +68,7 @@ impl Shared {
             while let Some(fact) = facts.next_if(|fact| fact.at < *id) {
                 restated += fact.bytes;
             }
-            if freed > 0 && restated * 2 <= freed {
+            if freed > 0 && (restated * 2 <= freed || removed(Rule::FloorIsWorthIt)) {
                 goal = Some(*id);
             }
             // What it can hold: an opening takes half of a small segment, and the next one has it as well.
@@ -105,6 +109,9 @@ impl Shared {
         let room = (self.pool.usual_room() / 2).min(self.config.in_flight_bytes);
         let mut batch = WriteBatch::new();
         let mut bytes = 0;
+        if removed(Rule::FloorIsLast) {
+            batch.push(LogKey(0), What::Floor(floor), &[]);
+        }
         for fact in restatements {
             if bytes + fact.bytes > room && !batch.is_empty() {
                 self.write_control(std::mem::take(&mut batch))?;
@@ -156,10 +163,17 @@ impl Shared {
 fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
     let mut facts = Vec::new();
     for (log, state) in logs.iter() {
+        let places = || state.cells.values().filter_map(|cell| cell.place.as_ref());
+        if removed(Rule::FactsAlone) && places().any(|(segment, _)| segment.id >= floor) {
+            continue;
+        }
         let stated = [state.identity_at, state.purged_at]
             .into_iter()
             .filter(|at| *at != 0);
-        if let Some(at) = stated.min().filter(|at| *at < floor) {
+        if let Some(at) = stated
+            .min()
+            .filter(|at| *at < floor && !removed(Rule::RestateLogs))
+        {
             facts.push(Restatement {
                 log,
                 what: What::RestateFacts,
@@ -169,7 +183,7 @@ fn restatements(logs: &super::state::Logs, floor: u64) -> Vec<Restatement> {
         }
         for (id, cell) in &state.cells {
             let place = cell.place.as_ref().map(|(segment, _)| segment.id);
-            if let Some(at) = place.filter(|at| *at < floor) {
+            if let Some(at) = place.filter(|at| *at < floor && !removed(Rule::RestateCells)) {
                 let bytes = 48 + cell.value.as_ref().map_or(0, |v| v.len() as u64);
                 facts.push(Restatement {
                     log,

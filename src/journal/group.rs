@@ -1,11 +1,10 @@
 //! A group: the items that one flush makes durable together, and everybody who wants to know how that ended.
 
 use std::task::{Poll, Waker};
-use std::time::Instant;
 
 use crate::error::Result;
 use crate::journal::completions::{Callback, Completions, wake};
-use crate::sync::{Mutex, Word};
+use crate::sync::{Instant, Mutex, Word};
 
 /// Ends once, with one outcome for all its items.
 pub(crate) struct Group {

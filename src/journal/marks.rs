@@ -8,6 +8,7 @@ use super::Shared;
 use super::commit::Writer;
 use crate::error::{Error, Result};
 use crate::format::{BATCH_HEADER_LEN, Flags, encode_batch, skip_len};
+use crate::mutant::{Rule, removed};
 
 const BLOCK: u64 = 4096;
 
@@ -33,10 +34,17 @@ impl Shared {
         let written = self.write_mark(&mut writer, mark);
         if let Err(error) = &written {
             tracing::warn!(%error, "a mark could not be written; the segment is left as it is");
-            self.abandon_active(&mut writer);
+            self.give_up_after_mark(&mut writer);
             self.core.lock().room = 0;
         }
         written.is_ok()
+    }
+
+    /// A mark failed: nobody knows how much of it stands there, so nothing more is written behind it.
+    pub(crate) fn give_up_after_mark(&self, writer: &mut Writer) {
+        if !removed(Rule::FailedMarkEnds) {
+            self.abandon_active(writer);
+        }
     }
 
     /// Whether the last batch with frames still lacks the witness that `mark` would be, and there is room for it.
@@ -48,9 +56,12 @@ impl Shared {
             return false;
         }
         let lacks = match mark {
-            Mark::Idle => active.witnessed < active.data,
-            Mark::Synced => active.witnessed_synced < active.data,
-            Mark::Closing => !(active.closing && active.witnessed_synced >= active.data),
+            Mark::Idle => active.witnessed < active.data && !removed(Rule::IdleMark),
+            Mark::Synced => active.witnessed_synced < active.data && !removed(Rule::SyncedMark),
+            Mark::Closing => {
+                let said = active.closing && active.witnessed_synced >= active.data;
+                !said && !removed(Rule::ClosingMark)
+            }
         };
         let need = self.mark_bytes(active.at, mark);
         let mut core = self.core.lock();
@@ -76,15 +87,14 @@ impl Shared {
     }
 
     pub(crate) fn write_mark(&self, writer: &mut Writer, mark: Mark) -> Result<()> {
-        let time = self.fs.now_micros().max(writer.last_time);
-        writer.last_time = time;
+        let time = writer.time(self.fs.now_micros());
         let own_block = mark != Mark::Idle;
         let sequences = [writer.next_sequence, writer.next_sequence + 1];
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
         let from = active.at;
-        let fills = own_block && !from.is_multiple_of(BLOCK);
+        let fills = own_block && !from.is_multiple_of(BLOCK) && !removed(Rule::MarkBlock);
         let last = if mark == Mark::Closing {
             Flags::MARK | Flags::CLOSING
         } else {
@@ -108,11 +118,10 @@ impl Shared {
             .write_all_at(&out, from)
             .map_err(|e| Error::io(path, "write a mark", e))?;
         if own_block {
-            active
-                .segment
-                .file
-                .sync_data()
-                .map_err(|e| Error::io(path, "sync a mark", e))?;
+            if !removed(Rule::MarkSync) {
+                let synced = active.segment.file.sync_data();
+                synced.map_err(|e| Error::io(path, "sync a mark", e))?;
+            }
             active.synced();
         }
         self.counters.marks.add(1);

@@ -5,8 +5,8 @@
 //!  [core lock] ------> queue ------> [writer lock] ------> segment file ---> settle [core lock], wake
 //! ```
 //!
-//! Lock order: `reclaiming`, then `writer`, then `core`, then the pool's `maker` and `state`, the queue, the bound; the other locks are
-//! leaves. No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
+//! Lock order: `shutting`, then `reclaiming`, `writer`, `core`, the pool's `maker` and `state`, the queue, the bound; the other locks are
+//! leaves (tests/shuttle watches it). No lock but `writer` (and `maker`, for files to come) is held across a system call that writes or syncs.
 
 mod admit;
 mod background;
@@ -33,7 +33,6 @@ mod ticket;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
 
 pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
@@ -59,8 +58,8 @@ use crate::fs::{Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::atomic::Ordering;
-use crate::sync::{Arc, CachePadded, Mutex};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Arc, CachePadded, Instant, Mutex};
 
 /// Names a journal, for ever: drawn when it was created, and written in every opening.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +101,8 @@ pub(crate) struct Shared {
     bound: Arc<Bound>,
     completions: Completions,
     backstage: Backstage,
+    /// `close` was called, or the last handle dropped: not even reads.
+    shut: AtomicBool,
     /// Held while the journal shuts down; `close` waits for whoever else does it.
     shutting: Mutex<()>,
     reclaiming: Mutex<()>,
@@ -115,8 +116,6 @@ pub(crate) struct Core {
     serial: u64,
     /// Why nothing more is accepted.
     pub(crate) closed: Option<Error>,
-    /// `close` was called, or the last handle dropped: not even reads.
-    pub(crate) shut: bool,
     /// Admitted writes that no sync has covered.
     unwritten: usize,
     /// Room in the last segment that admitted writes will reach. Invariant: the commit is never behind it.
@@ -169,7 +168,6 @@ impl Core {
             logs,
             serial: 0,
             closed: None,
-            shut: false,
             unwritten: 0,
             reclaim_at: RECLAIM_SEGMENTS_MIN,
             room: 0,
@@ -207,6 +205,16 @@ impl Core {
             }
             _ => {}
         }
+    }
+}
+
+impl Shared {
+    /// `Closed` once the journal was shut: then it is not even read.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        if self.shut.load(Ordering::Acquire) {
+            return Err(closed_by_owner());
+        }
+        Ok(())
     }
 }
 

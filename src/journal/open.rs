@@ -1,6 +1,6 @@
 //! Opening a journal: recover, carry what is not proven, start the threads.
 
-use std::time::Instant;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::background::Backstage;
 use super::commit::Writer;
@@ -16,9 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, COPY_AT, End, OPENING_LEN};
 use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::read::BlockCache;
-use crate::sync::{Arc, Mutex};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{Arc, Instant, Mutex};
 
 /// What `open` does about a directory with or without a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,23 @@ pub(super) enum Want {
     Existing,
     New,
     Either,
+}
+
+/// What a segment keeps free for its closing mark.
+fn mark_room(config: &Config) -> u64 {
+    match config.alignment {
+        _ if removed(Rule::MarkRoom) => 0,
+        Alignment::Bytes8 => MARK_ROOM,
+        Alignment::Bytes4096 => 4096,
+    }
+}
+
+/// The salt of a new segment: not zero, and no other one has it.
+pub(super) fn draw_salt(fs: &dyn Fs) -> u64 {
+    if removed(Rule::SaltIsDrawn) {
+        return 1;
+    }
+    fs.random() | 1
 }
 
 pub(super) fn align_shift(config: &Config) -> u16 {
@@ -62,12 +81,23 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         sync_names(fs)?;
     }
     let tail = std::mem::take(&mut recovered.tail);
-    let carries = !tail.is_empty() || recovered.hollow;
+    let carries = !tail.is_empty() && !removed(Rule::CarryTail) || recovered.hollow;
+    let carries = carries || removed(Rule::MarksAreNotCarried);
+    let fresh = !created && !carries && recovered.pred.is_none();
     let mut shared = build(fs, config, recovered, first, lock)?;
+    if removed(Rule::DeleteAfterOpening) {
+        let discard = std::mem::take(&mut shared.writer.lock().discard);
+        shared.remove_files(&discard);
+    }
     let carrying = Instant::now();
     if carries {
         shared.carry(&tail)?;
-        shared.remove_superseded();
+        if !removed(Rule::SupersededGoes) {
+            shared.remove_superseded();
+        }
+    }
+    if fresh {
+        shared.name_anew()?;
     }
     shared.pool.remove_surplus();
     shared.report.carry = carrying.elapsed();
@@ -85,9 +115,11 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
 
 /// A life that was killed may have named its segments and not synced the names: what was read here must be there after a power cut.
 fn sync_names(fs: &Arc<dyn Fs>) -> Result<()> {
-    for dir in ["", files::JOURNAL] {
-        fs.sync_dir(dir)
-            .map_err(|e| Error::io(fs.display(dir), "sync the directory", e))?;
+    for (dir, rule) in [("", Rule::OpenRootSync), (files::JOURNAL, Rule::OpenNamesSync)] {
+        if !removed(rule) {
+            fs.sync_dir(dir)
+                .map_err(|e| Error::io(fs.display(dir), "sync the directory", e))?;
+        }
     }
     Ok(())
 }
@@ -99,8 +131,7 @@ fn build(
     first: Option<First>,
     lock: Box<dyn Lock>,
 ) -> Result<Shared> {
-    let blocks = config.alignment == Alignment::Bytes4096;
-    let mark_room = if blocks { 4096 } else { MARK_ROOM };
+    let mark_room = mark_room(&config);
     let sizes = Sizes {
         segment_bytes: config.segment_bytes,
         mark_room,
@@ -146,6 +177,7 @@ fn build(
         bound: Arc::new(Bound::new(config.in_flight_bytes)),
         completions,
         backstage,
+        shut: AtomicBool::new(false),
         shutting: Mutex::new(()),
         reclaiming: Mutex::new(()),
         lock: Mutex::new(Some(lock)),
@@ -176,9 +208,11 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         ..Found::default()
     };
     // Named for a rotation that did not come: as good as a spare, or each restart would leave one behind.
+    let mut blank = Vec::new();
     for id in &recovered.blank {
-        found.spares.push(prepared(fs, Segment::name(*id))?);
+        blank.push(prepared(fs, Segment::name(*id))?);
     }
+    let mut unfinished = Vec::new();
     for name in names {
         let Some((number, extension)) = name.split_once('.') else {
             continue;
@@ -191,18 +225,52 @@ fn preparations(fs: &Arc<dyn Fs>, recovered: &Recovered) -> Result<Found> {
         ) {
             (Ok(number), "spare") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.spares.extend(spare(fs, path)?);
+                blank.extend(spare(fs, path)?);
             }
             (Ok(number), "tmp") => {
                 found.next_number = found.next_number.max(number + 1);
-                found.surplus.push(path);
+                unfinished.push(path);
             }
             // Never finished.
-            (_, "tmp" | "tmp-idx") => found.surplus.push(path),
+            (_, "tmp" | "tmp-idx") => unfinished.push(path),
             _ => {}
         }
     }
+    sort_out(fs, &mut found, blank, unfinished, &recovered.in_use)?;
     Ok(found)
+}
+
+/// A file that stands under two names (a directory that forgot a rename, after a sync of it failed, shows that) is not used: as two
+/// spares it would become two segments. It goes, if it is not a segment already.
+fn sort_out(
+    fs: &Arc<dyn Fs>,
+    found: &mut Found,
+    blank: Vec<Prepared>,
+    unfinished: Vec<String>,
+    in_use: &BTreeSet<u64>,
+) -> Result<()> {
+    let mut files: BTreeMap<Option<u64>, Vec<Prepared>> = BTreeMap::new();
+    for file in blank {
+        let io = |e| Error::io(fs.display(&file.path), "ask which file it is", e);
+        let identity = file.file.identity().map_err(io)?;
+        files.entry(identity).or_default().push(file);
+    }
+    for (identity, names) in files {
+        let segment = identity.is_some_and(|identity| in_use.contains(&identity));
+        if identity.is_none() || (names.len() == 1 && !segment) {
+            found.spares.extend(names);
+        } else if !segment {
+            found.surplus.extend(names.into_iter().map(|file| file.path));
+        }
+    }
+    for path in unfinished {
+        let identity = fs.open(&path, Access::Read).and_then(|file| file.identity());
+        // What cannot be asked is left alone.
+        if identity.is_ok_and(|identity| identity.is_none_or(|identity| !in_use.contains(&identity))) {
+            found.surplus.push(path);
+        }
+    }
+    Ok(())
 }
 
 /// The spare at `path`; `None` if it holds a segment (or cannot be read), and then it is left as it is: a directory that forgot a
@@ -216,6 +284,7 @@ fn spare(fs: &Arc<dyn Fs>, path: String) -> Result<Option<Prepared>> {
         let ends = |e: std::io::Error| e.kind() == std::io::ErrorKind::UnexpectedEof;
         bytes.iter().all(|byte| *byte == 0) && read.map_or_else(ends, |()| true)
     });
+    let blank = blank || removed(Rule::SpareIsBlank);
     if !blank {
         tracing::warn!(path = %fs.display(&spare.path).display(), "a spare file is not blank; it is left alone");
     }
@@ -254,6 +323,22 @@ impl Shared {
         }
     }
 
+    /// Nothing was ever proven, so that the journal is its first opening. The life that wrote it may have been killed before it synced
+    /// its name, and a failed sync may have forgotten that for good: an opening of this life has a name that is sure. Without room
+    /// for one the first has to do.
+    fn name_anew(&self) -> Result<()> {
+        match self.carry(&[]) {
+            Err(error) if error.kind() == ErrorKind::NoSpace => {
+                tracing::warn!(%error, "no room for another opening");
+                Ok(())
+            }
+            named => {
+                self.remove_superseded();
+                named
+            }
+        }
+    }
+
     /// A new journal stands with its reserve. Later lives replace what they used of it in the background, and appends wait for that.
     fn fill_reserve(&self) {
         loop {
@@ -281,7 +366,9 @@ impl Shared {
         if names.is_empty() {
             return;
         }
-        if let Err(error) = self.fs.sync_dir(files::JOURNAL) {
+        if !removed(Rule::UnlinkSync)
+            && let Err(error) = self.pool.sync_removals()
+        {
             tracing::debug!(%error, "left-over files were removed, perhaps not for good");
         }
     }

@@ -10,11 +10,14 @@
 //! With them a full disk still opens, sets cells, truncates, purges and deletes.
 
 use std::collections::VecDeque;
+use std::io;
+use std::ops::Range;
 
 use super::files;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::BATCHES_AT;
 use crate::fs::{File, Fs};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::sync::{Arc, Mutex, MutexGuard};
 
@@ -22,7 +25,6 @@ use crate::sync::{Arc, Mutex, MutexGuard};
 pub(crate) const MARK_ROOM: u64 = 4096 + 96;
 /// Spares kept for operations that free space, beside those for appends.
 const RESERVE_FILES: usize = 1;
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A zeroed file; its name is known to the directory as it is.
 #[derive(Debug)]
@@ -128,8 +130,13 @@ impl Pool {
     /// Speaks for a file; false if there is none to speak for.
     pub(crate) fn claim(&self, need: Need) -> bool {
         let mut state = self.state.lock();
+        let reserve = if removed(Rule::ReserveSpare) {
+            0
+        } else {
+            RESERVE_FILES
+        };
         let spoken = match need {
-            Need::Usual => state.free() > RESERVE_FILES && state.carry_is_ready(),
+            Need::Usual => state.free() > reserve && state.carry_is_ready(),
             Need::Reserve => state.free() > 0,
             Need::Large(len) => {
                 let at = state.large.iter().position(|file| file.len >= len);
@@ -204,7 +211,7 @@ impl Pool {
 
     fn making(&self) -> Result<MutexGuard<'_, ()>> {
         let maker = self.maker.lock();
-        if self.state.lock().closed {
+        if self.state.lock().closed && !removed(Rule::ClosedMakesNothing) {
             return Err(super::closed_by_owner());
         }
         Ok(maker)
@@ -259,7 +266,6 @@ impl Pool {
             let found = at.and_then(|at| state.large_claimed.remove(at));
             drop(state);
             let file = found.map_or_else(|| self.make(len), Ok)?;
-            self.retire_named();
             return self.name(file);
         }
         if self.state.lock().named.is_none() {
@@ -292,7 +298,6 @@ impl Pool {
         };
         drop(state);
         let file = carry.or(usual).map_or_else(|| self.make(len), Ok)?;
-        self.retire_named();
         self.name(file)
     }
 
@@ -306,35 +311,61 @@ impl Pool {
         Ok(())
     }
 
+    /// Gives `file` the next segment's name, and the file that had it already a spare's: its id will never be used.
     fn name(&self, mut file: Prepared) -> Result<(u64, Prepared)> {
+        let overtaken = self.retire_named();
         let id = {
             let mut state = self.state.lock();
             state.next_id += 1;
             state.next_id - 1
         };
         let path = Segment::name(id);
-        let named = self
-            .fs
-            .rename(&file.path, &path)
-            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
-        named.map_err(|e| Error::io(self.fs.display(&path), "name the next segment", e))?;
+        let named = self.rename(&file.path, &path, Rule::NextNameSync);
+        if let Err(e) = named {
+            self.give_up(&[&file.path, &path]);
+            overtaken.iter().for_each(|file| self.give_up(&[&file.path]));
+            return Err(Error::io(self.fs.display(&path), "name the next segment", e));
+        }
+        self.state.lock().spares.extend(overtaken);
         file.path = path;
         Ok((id, file))
     }
 
-    /// Takes the name from a segment that was overtaken: its id will never be used.
-    fn retire_named(&self) {
+    /// Renames a file, and syncs its name as `rule` asks.
+    fn rename(&self, from: &str, to: &str, rule: Rule) -> io::Result<()> {
+        self.fs.rename(from, to)?;
+        if removed(rule) {
+            return Ok(());
+        }
+        self.fs.sync_dir(files::JOURNAL)
+    }
+
+    /// After a failed sync of the directory what it covered may be forgotten for good, whatever a later sync says: the file under
+    /// these names may come back under another one, and stand under two if it got a third. It is not used again; it holds nothing,
+    /// and goes.
+    fn give_up(&self, names: &[&str]) {
+        names.iter().for_each(|path| self.remove(path));
+    }
+
+    /// Makes removals durable. Not beside somebody who names a file: the failure of a sync is told once, and it must be told to whoever
+    /// goes on to use the name.
+    pub(crate) fn sync_removals(&self) -> io::Result<()> {
+        let _maker = self.maker.lock();
+        self.fs.sync_dir(files::JOURNAL)
+    }
+
+    /// Takes the name from the segment that is overtaken; the sync of the directory is the caller's.
+    fn retire_named(&self) -> Option<Prepared> {
+        if removed(Rule::IdsRise) {
+            return None;
+        }
         let mut state = self.state.lock();
-        let Some((_, mut file)) = state.named.take() else {
-            return;
-        };
+        let (_, mut file) = state.named.take()?;
         let path = state.number("spare");
         drop(state);
-        // Not synced: under either name it is full of zeros, and the rename of the overtaking file syncs the directory.
-        if self.fs.rename(&file.path, &path).is_ok() {
-            file.path = path;
-            self.state.lock().spares.push_front(file);
-        }
+        let renamed = self.fs.rename(&file.path, &path);
+        file.path = path;
+        renamed.is_ok().then_some(file)
     }
 
     /// A zeroed, synced file of `len` bytes under a spare's name. The caller holds `maker`.
@@ -354,25 +385,21 @@ impl Pool {
         state.full = false;
         let path = state.number("spare");
         drop(state);
-        let renamed = self
-            .fs
-            .rename(&temporary, &path)
-            .and_then(|()| self.fs.sync_dir(files::JOURNAL));
-        renamed.map_err(|e| Error::io(self.fs.display(&path), "name a spare file", e))?;
+        let renamed = self.rename(&temporary, &path, Rule::SpareNameSync);
+        if let Err(e) = renamed {
+            self.give_up(&[&temporary, &path]);
+            return Err(Error::io(self.fs.display(&path), "name a spare file", e));
+        }
         Ok(Prepared { path, file, len })
     }
 
     fn zeroed(&self, path: &str, len: u64) -> Result<Arc<dyn File>> {
         let io = |doing: &'static str| move |e| Error::io(self.fs.display(path), doing, e);
         let file = self.fs.create(path).map_err(io("create a segment file"))?;
-        let mut at = 0;
-        while at < len {
-            let step = usize::try_from(len - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
-            file.write_all_at(&ZEROS[..step], at)
-                .map_err(io("fill a segment file with zeros"))?;
-            at += step as u64;
+        write_zeros(&*file, 0..len).map_err(io("fill a segment file with zeros"))?;
+        if !removed(Rule::SpareSync) {
+            file.sync_data().map_err(io("sync a zeroed file"))?;
         }
-        file.sync_data().map_err(io("sync a zeroed file"))?;
         Ok(file)
     }
 
@@ -405,7 +432,7 @@ impl State {
 
     /// A file stands ready for whatever a crash may leave to be carried.
     fn carry_is_ready(&self) -> bool {
-        self.carry.as_ref().is_some_and(|c| c.len >= self.carry_len)
+        removed(Rule::CarryFile) || self.carry.as_ref().is_some_and(|c| c.len >= self.carry_len)
     }
 
     fn number(&mut self, extension: &str) -> String {
@@ -430,6 +457,24 @@ pub(crate) struct Found {
     pub(crate) surplus: Vec<String>,
     pub(crate) next_id: u64,
     pub(crate) next_number: u64,
+}
+
+/// Fills `range` of a new file with zeros that are written: space that is only allocated makes each later sync commit
+/// what the file system knows of it, and may turn out not to be there.
+pub(super) fn write_zeros(file: &dyn File, range: Range<u64>) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    if removed(Rule::WrittenZeros) {
+        return file.set_len(range.end);
+    }
+    let mut at = range.start;
+    while at < range.end {
+        let step = usize::try_from(range.end - at)
+            .unwrap_or(ZEROS.len())
+            .min(ZEROS.len());
+        file.write_all_at(&ZEROS[..step], at)?;
+        at += step as u64;
+    }
+    Ok(())
 }
 
 /// Length of a file for an opening that carries a batch of `bytes`, with room for marks behind it.

@@ -13,12 +13,12 @@
 //! nobody needs to be woken twice.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::completions::{Completions, inside_callback, panic_text};
 use crate::journal::group::Group;
-use crate::sync::{Arc, Condvar, Mutex, MutexGuard, Signal};
+use crate::mutant::{Rule, removed};
+use crate::sync::{Arc, Condvar, Instant, Mutex, MutexGuard, Signal};
 
 /// Makes items durable, or written.
 pub(crate) trait Flush<T>: Send + Sync {
@@ -85,7 +85,7 @@ impl<T: Send> Queue<T> {
     pub(crate) fn push(&self, item: T, sync: bool) -> Pushed {
         let mut state = self.state.lock();
         state.open.items.push(item);
-        state.open.sync |= sync;
+        state.open.sync = sync || state.open.sync && !removed(Rule::GroupSync);
         Pushed {
             group: state.open.group.clone(),
             idle: !state.flushing && !state.invited,
@@ -187,6 +187,9 @@ impl<T: Send> Queue<T> {
         let broken = state.broken;
         drop(state);
 
+        if removed(Rule::AckAfterFlush) {
+            group.complete(&Ok(()));
+        }
         let (outcome, panicked) = match broken {
             true => (Err(closed()), true),
             false => run(flush, items, sync),
@@ -194,7 +197,7 @@ impl<T: Send> Queue<T> {
         group.complete(&outcome);
 
         let mut state = self.state.lock();
-        state.broken = panicked;
+        state.broken = panicked && !removed(Rule::PanicIsLast);
         state.flushing = false;
         self.ended.notify_all();
         self.invite(state);

@@ -9,6 +9,7 @@ use super::batch::{Op, What, Wish, WriteBatch};
 use super::state::{Cell, LogState, Logs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Facts, Floor, Kind, payload_crc};
+use crate::mutant::{Rule, removed};
 use crate::types::{EntryId, LogKey, Term, TermRun};
 
 /// All cells of a log together.
@@ -297,6 +298,9 @@ fn apply_one(logs: &mut Logs, wish: &Wish, payload: Bytes, serial: u64) -> Optio
             op.kind = Kind::Create;
             op.index = first;
             op.incarnation = logs.incarnation_next.max(1);
+            if removed(Rule::IncarnationIsFresh) {
+                op.incarnation = 1;
+            }
             logs.incarnation_next = op.incarnation + 1;
             logs.insert(key, LogState::new(op.incarnation, first));
             return Some(op);
@@ -306,7 +310,7 @@ fn apply_one(logs: &mut Logs, wish: &Wish, payload: Bytes, serial: u64) -> Optio
             op.index = segment;
             op.payload = Bytes::copy_from_slice(
                 &Floor {
-                    incarnation_next: logs.incarnation_next,
+                    incarnation_next: logs.stated_incarnation(),
                 }
                 .encode(),
             );
@@ -367,7 +371,12 @@ fn apply_to(log: &mut LogState, what: What, mut op: Op) -> Option<Op> {
         }
         What::RestateFacts => {
             op.kind = Kind::Facts;
-            op.index = log.end;
+            if !removed(Rule::RestateNext) {
+                op.index = log.end;
+            }
+            if removed(Rule::RestateIncarnation) {
+                op.incarnation = 0;
+            }
             let facts: Facts = log.facts();
             op.payload = Bytes::copy_from_slice(&facts.encode());
             op.crc = payload_crc(&op.payload);

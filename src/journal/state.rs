@@ -7,6 +7,7 @@
 //! Memory: about 200 bytes a log, 64 bytes a piece, 32 bytes a term run, 4 bytes an unsealed entry, and the bytes of pending
 //! entries and of cells.
 
+mod cuts;
 mod log;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,7 +15,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use self::cuts::Cuts;
 use crate::format::{Frame, Kind};
+use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
 use crate::segment::{Segment, Slot, Slots};
 use crate::sync::Arc;
@@ -54,6 +57,8 @@ pub(crate) struct LogState {
     pub(crate) purged_at: u64,
     /// Acknowledged entries that damage took.
     pub(crate) lost: Vec<Range<u64>>,
+    /// What truncates and resets took, for those who read meanwhile.
+    pub(crate) cuts: Cuts,
     /// While replaying: nothing has said yet where the log ends, because what did stands below the floor.
     unseen: bool,
 }
@@ -268,7 +273,7 @@ impl Logs {
             ..LogState::new(incarnation, start)
         };
         let log = self.map.entry(key).or_insert_with(unseen);
-        if log.incarnation < incarnation {
+        if log.incarnation < incarnation && !removed(Rule::IncarnationOfReplay) {
             *log = unseen();
         }
         log
@@ -288,8 +293,20 @@ impl Logs {
         }
     }
 
+    /// What openings and floors state as the lowest incarnation never given to a log.
+    pub(crate) fn stated_incarnation(&self) -> u64 {
+        if removed(Rule::CounterTravels) {
+            0
+        } else {
+            self.incarnation_next
+        }
+    }
+
     /// The lowest segment that holds an entry that is still there.
     pub(crate) fn lowest_live(&self) -> Option<u64> {
+        if removed(Rule::LiveHoldTheFloor) {
+            return None;
+        }
         self.map
             .values()
             .filter_map(|log| log.pieces.front())

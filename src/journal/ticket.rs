@@ -3,11 +3,11 @@
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::journal::group::Group;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 /// What a ticket or a [`Room`](crate::Room) asks of its journal.
 pub(crate) trait Driver: Send + Sync {

@@ -10,7 +10,8 @@ pub use self::entries::Entries;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::read;
 use crate::journal::state::LogState;
-use crate::journal::{Journal, Ticket, What, WriteBatch, Written, closed_by_owner};
+use crate::journal::{Journal, Ticket, What, WriteBatch, Written};
+use crate::mutant::{Rule, removed};
 use crate::types::{Entry, EntryId, LogKey, Term, TermRun};
 
 /// A gapless sequence of entries, and some small cells, in a [`Journal`]. Cheap to clone, usable from any thread.
@@ -61,10 +62,8 @@ impl Journal {
 
     /// The log `key`; `NotFound` if there is none.
     pub fn log(&self, key: LogKey) -> Result<Log> {
+        self.shared.check_readable()?;
         let core = self.shared.core.lock();
-        if core.shut {
-            return Err(closed_by_owner());
-        }
         let state = core.logs.get(key).ok_or_else(|| not_found(key))?;
         Ok(Log {
             journal: self.clone(),
@@ -193,7 +192,9 @@ impl Log {
     }
 
     /// The entries of `range`, in order, each verified, read in windows. Ends at the first error. The iterator sees what is there
-    /// when it gets to it: a truncate meanwhile ends it with `NotFound`.
+    /// when it gets to it, in stretches of up to 256 entries: those of a stretch that it has begun still come after a truncate,
+    /// reset or purge took them. If entries that it gave out were truncated it ends with `NotFound` behind its stretch, and never
+    /// goes on with others in their place. After [`Journal::close`] it gives nothing but `Closed`.
     #[must_use]
     pub fn read(&self, range: Range<u64>) -> Entries {
         Entries::new(self.clone(), range)
@@ -260,14 +261,12 @@ impl Log {
 
     /// Looks at the log's state.
     pub(crate) fn with<T>(&self, look: impl FnOnce(&LogState) -> T) -> Result<T> {
+        self.journal.shared.check_readable()?;
         let core = self.journal.shared.core.lock();
-        if core.shut {
-            return Err(closed_by_owner());
-        }
         match core
             .logs
             .get(self.key)
-            .filter(|log| log.incarnation == self.incarnation)
+            .filter(|log| log.incarnation == self.incarnation || removed(Rule::IncarnationOfHandle))
         {
             Some(state) => Ok(look(state)),
             None => Err(not_found(self.key)),

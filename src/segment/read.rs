@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{FRAME_HEADER_LEN, Frame, Kind, decode_block, decode_frame};
+use crate::mutant::{Rule, removed};
 use crate::segment::{BlockRef, Segment, Slot, index};
 use crate::sync::{Arc, Mutex};
 use crate::types::{LogKey, Term};
@@ -29,11 +30,12 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     fn accepts(&self, frame: &Frame) -> bool {
-        frame.kind == self.kind
-            && frame.cell == self.cell
-            && frame.log == self.log
-            && frame.incarnation == self.incarnation
-            && (frame.index == self.index || self.kind == Kind::Cell)
+        removed(Rule::FrameIsWanted)
+            || frame.kind == self.kind
+                && frame.cell == self.cell
+                && frame.log == self.log
+                && frame.incarnation == self.incarnation
+                && (frame.index == self.index || self.kind == Kind::Cell)
     }
 }
 
@@ -69,7 +71,7 @@ impl ReadAhead {
         let ReadAhead { headers, payloads } = self;
         match verified(segment, header_at, wanted, headers, payloads) {
             // A window may be older than the entry: only the file itself is evidence.
-            Err(error) if error.kind() == ErrorKind::Damaged => {
+            Err(error) if error.kind() == ErrorKind::Damaged && !removed(Rule::WindowIsNoEvidence) => {
                 *self = ReadAhead::new();
                 read_payload(segment, header_at, wanted)
             }

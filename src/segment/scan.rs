@@ -9,6 +9,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::format::{BATCH_HEADER_LEN, BatchHeader, Opening};
 use crate::fs::File;
+use crate::mutant::{Rule, removed};
 
 /// How much is read at once where everything is read, and where only headers are.
 pub(crate) const WINDOW_WHOLE: usize = 1 << 20;
@@ -90,11 +91,12 @@ impl<'a> Window<'a> {
             let end = (done + to_edge).min(self.bytes.len());
             let piece = &mut self.bytes[done..end];
             if let Err(e) = self.file.read_exact_at(piece, from) {
-                if !self.tolerant {
-                    return Err(Error::io_at(self.path, from, "read", e));
-                }
                 piece.fill(0);
-                self.holes.push(from..at + end as u64);
+                match self.tolerant {
+                    _ if removed(Rule::UnreadableIsNoTear) => {}
+                    true => self.holes.push(from..at + end as u64),
+                    false => return Err(Error::io_at(self.path, from, "read", e)),
+                }
             }
             done = end;
         }
@@ -140,12 +142,14 @@ impl Identity {
 
     /// Whether `header`, found at `at`, belongs to the segment.
     pub(crate) fn accepts(&self, header: &BatchHeader, at: u64) -> bool {
-        header.segment == self.segment
-            && self.salt.is_none_or(|salt| salt == header.salt)
-            && header.offset == at
+        (header.segment == self.segment || removed(Rule::HeaderSegment))
+            && (self.salt.is_none_or(|salt| salt == header.salt) || removed(Rule::HeaderSalt))
+            && (header.offset == at || removed(Rule::HeaderOffset))
             && u64::from(header.len).is_multiple_of(self.align)
             && header.sequence > self.opening
-            && (header.durable_through == 0 || header.durable_through >= self.opening)
+            && (header.durable_through == 0
+                || header.durable_through >= self.opening
+                || removed(Rule::DurableThroughOfSegment))
     }
 }
 

@@ -4,6 +4,8 @@
 //! shows that a sync which covered them returned. Everything that a power cut can leave falls in the rows `End` and
 //! `Torn`; everything else is somebody's acknowledged data.
 
+use crate::mutant::{Rule, removed};
+
 /// What was found at a place where the batch of sequence `q` should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -45,7 +47,9 @@ pub(crate) fn decide(found: Found) -> Decision {
     match (found.readable, found.valid, found.witnessed, found.blank) {
         (false, _, _, _) => Decision::Unreadable,
         (true, true, _, _) => Decision::Keep,
+        (true, false, true, _) if removed(Rule::WitnessedIsDamage) => Decision::Torn,
         (true, false, true, _) => Decision::Damaged,
+        (true, false, false, true) if removed(Rule::BlankIsTheEnd) => Decision::Torn,
         (true, false, false, true) => Decision::End,
         (true, false, false, false) => Decision::Torn,
     }

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::format::{
     BATCH_HEADER_LEN, BATCHES_AT, Bad, BatchHeader, End, Frame, decode_each, decode_tables, header_at,
 };
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::scan::{Identity, Scanned, WINDOW_TABLES, WINDOW_WHOLE, Window, scan};
 
@@ -178,14 +179,14 @@ impl<'a> Walk<'a> {
                 "the batch header belongs to offset {} of segment {:016x}",
                 header.offset, header.segment
             )
-        } else if header.sequence != expected {
+        } else if header.sequence != expected && !removed(Rule::HeaderSequence) {
             format!(
                 "the batch has sequence {} where {expected} belongs",
                 header.sequence
             )
-        } else if self.chain_expected().is_some_and(|chain| chain != header.chain) {
+        } else if !self.follows(&header) && !removed(Rule::HeaderChain) {
             "the batch does not follow the one before it".to_owned()
-        } else if header.end() > self.to {
+        } else if header.end() > self.to && !removed(Rule::BatchEnd) {
             format!(
                 "the batch ends at {}, behind the end of its segment",
                 header.end()
@@ -196,12 +197,14 @@ impl<'a> Walk<'a> {
         Ok(Err(why))
     }
 
-    fn chain_expected(&self) -> Option<u32> {
-        if self.carries && self.at == BATCHES_AT {
+    /// Whether `header` names the one before it.
+    fn follows(&self, header: &BatchHeader) -> bool {
+        let chain = if self.carries && self.at == BATCHES_AT {
             Some(0)
         } else {
             self.chain
-        }
+        };
+        chain.is_none_or(|chain| chain == header.chain)
     }
 
     fn check_payloads(&mut self, header: &BatchHeader, frames: &[Frame]) -> Result<Vec<bool>> {

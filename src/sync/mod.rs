@@ -6,9 +6,14 @@
 //! returns the guard, a condition variable takes `&mut` of it.
 //!
 //! Three limits follow. Nothing here is `const`-constructible in a model, so no lock or atomic stands in a `static`. A
-//! model's clock does not run: a wait with a deadline ends only by a wake-up there. And `Arc` is always the standard one,
+//! model has a clock of its own: loom's stands still, shuttle's jumps to the deadline of a sleeper that is run although
+//! nobody woke it, so that no schedule depends on how fast the machine is. And `Arc` is always the standard one,
 //! because loom's cannot hold a `dyn` trait; reference counts decide nothing in this crate but when memory is freed.
 
+#[cfg(any(loom, shuttle))]
+mod clock;
+#[cfg(shuttle)]
+mod lock_order;
 #[cfg(any(loom, shuttle))]
 mod modelled;
 mod signal;
@@ -17,20 +22,30 @@ mod word;
 pub(crate) use self::signal::Signal;
 pub(crate) use self::word::Word;
 pub(crate) use std::sync::Arc;
+#[cfg(everlog_mutants)]
+pub(crate) use std::sync::OnceLock;
 
 /// Not shimmed: a queue of background work, and padding. No model depends on when they are seen to change.
 pub(crate) use crossbeam::{queue::SegQueue, utils::CachePadded};
 
+/// Real atomics in every build, for counters: nothing is decided by them, so a model need not look at them.
+pub(crate) mod plain {
+    pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
+#[cfg(any(loom, shuttle))]
+pub(crate) use self::clock::Instant;
 #[cfg(any(loom, shuttle))]
 pub(crate) use self::modelled::{Condvar, Mutex, MutexGuard, atomic, thread, thread_local};
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use self::real::{Condvar, Mutex, MutexGuard, atomic, thread, thread_local};
+pub(crate) use self::real::{Condvar, Instant, Mutex, MutexGuard, atomic, thread, thread_local};
 
 #[cfg(not(any(loom, shuttle)))]
 mod real {
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic;
     pub(crate) use std::thread_local;
+    pub(crate) use std::time::Instant;
 
     pub(crate) mod thread {
         use std::io;

@@ -1,8 +1,6 @@
 //! A wake-up that is kept until somebody takes it.
 
-use std::time::Instant;
-
-use crate::sync::Word;
+use crate::sync::{Instant, Word};
 
 /// Tells one thread that there is something to do. Sticky: a wake-up that comes while the thread is busy ends its next
 /// wait at once; several of them are one.

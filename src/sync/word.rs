@@ -2,8 +2,7 @@
 //! a condition variable elsewhere and in models. One word per batch wakes exactly the writers of that batch with one
 //! system call; a condition variable shared by all batches would wake the others too, or queue them on its lock.
 
-use std::time::Instant;
-
+use crate::sync::Instant;
 use crate::sync::atomic::{AtomicU32, Ordering};
 #[cfg(any(loom, shuttle, not(target_os = "linux")))]
 use crate::sync::{Condvar, Mutex};

@@ -151,7 +151,7 @@ impl Chooser {
                 spare,
                 full: random.one_in(3),
             },
-            8 if random.one_in(4) => Fault::Dir { spare, kept },
+            8 if random.one_in(2) => Fault::Dir { spare, kept },
             _ => Fault::Any { spare: spare * 3 },
         }
     }

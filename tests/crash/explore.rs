@@ -173,7 +173,6 @@ impl<'a> Explorer<'a> {
         let opened = Journal::open_on(fs, config);
         let nested = probe.take();
         probe.heal();
-        timeline.names_unsure |= probe.dir_failed();
         let journal = match opened {
             Ok(journal) => journal,
             Err(error) => return self.refused(&error, &probe, timeline, nested, said, depth),
@@ -210,8 +209,6 @@ impl<'a> Explorer<'a> {
         let calls = disk.ops();
         let view = match View::open_on(Arc::new(disk.clone()), config.clone()) {
             Err(error) if unborn && error.kind() == ErrorKind::NotFound => return None,
-            // Refused by the opening as well, which is told there.
-            Err(error) if error.kind() == ErrorKind::Invalid => return None,
             view => view.expect("a view of a journal"),
         };
         self.tally.views.add(1);
@@ -244,11 +241,6 @@ impl<'a> Explorer<'a> {
             self.tally.hostile_damaged.add(1);
             return None;
         }
-        if timeline.names_unsure && error.kind() == ErrorKind::Invalid {
-            // A segment under two names is refused: which of them is right is for a person to say.
-            self.tally.names_refused.add(1);
-            return None;
-        }
         if timeline.unborn && error.kind() == ErrorKind::NotFound {
             let fs: Arc<dyn Fs> = Arc::new(probe.clone());
             let journal = Journal::open_or_create_on(fs, self.ground.config(&mut self.chooser.random));
@@ -264,7 +256,8 @@ impl<'a> Explorer<'a> {
             self.examine(moment, timeline.clone(), &Said::default(), DEPTH_MAX);
         }
         probe.disk.set_capacity(UNLIMITED);
-        timeline.unborn = false;
+        // It was there, and is there again unless its directory forgot it.
+        timeline.unborn &= probe.dir_failed();
         let loss = self.chooser.random.pick(&[Loss::Kill, Loss::Power]);
         let moment = probe.moment(loss, "after opening failed");
         self.enter(moment, timeline, said, depth)

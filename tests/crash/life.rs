@@ -87,7 +87,6 @@ impl Life {
         if self.probe.fired() > 0 {
             window.written = window.base();
         }
-        window.names_unsure |= self.probe.dir_failed();
         window
     }
 
@@ -97,6 +96,7 @@ impl Life {
         }
         explorer.tally.unlinked.add(self.probe.removed_segments());
         explorer.tally.faults.add(u64::from(self.probe.fired()));
+        explorer.tally.dir_faults.add(u64::from(self.probe.dir_failed()));
     }
 }
 

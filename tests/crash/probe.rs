@@ -231,6 +231,11 @@ impl Fs for Probe {
         self.disk.create_dir(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.before("remove_dir", path, None)?;
+        self.disk.remove_dir(path)
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.disk.list(path)
     }
@@ -353,6 +358,10 @@ impl File for ProbeFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.probe.before("set_len", &self.name(), None)?;
         self.inner.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
     }
 
     fn evict(&self) -> io::Result<bool> {

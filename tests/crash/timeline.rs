@@ -17,8 +17,6 @@ pub(crate) struct Timeline {
     pub(crate) written: u64,
     /// The journal may not be there at all.
     pub(crate) unborn: bool,
-    /// A sync of the directory failed, so that a file may come back under a name that it had before.
-    pub(crate) names_unsure: bool,
 }
 
 /// For each log the entries that the journal called durable, as they were read at that moment.
@@ -32,7 +30,6 @@ impl Timeline {
             states: VecDeque::from([Model::default()]),
             written: 0,
             unborn: true,
-            names_unsure: false,
         }
     }
 

@@ -116,6 +116,8 @@ fn two_failures_running_close_the_journal_and_reads_go_on() {
                 "{story}"
             );
             assert_eq!(journal.sync().unwrap_err().kind(), ErrorKind::Closed, "{story}");
+            // With threads of its own it once tried to sync the relaxed write again and again, without a pause.
+            while journal.work().expect("nothing of it is tried again") {}
             assert_eq!(log.get(0).unwrap()[..], entry(0, 100), "{story}: reads go on");
             assert_eq!(log.get(pending.index).unwrap()[..], entry(1, 100), "{story}");
             drop((log, journal));

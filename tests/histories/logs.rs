@@ -471,3 +471,50 @@ fn an_owner_who_knows_more_turns_a_loss_into_damage() {
         ErrorKind::Damaged
     );
 }
+
+/// An iterator that has found entries before a truncate gives them out, but never goes on with others in their place: nobody reads
+/// a sequence that the log never was. A cut behind what it gave out does not concern it; nothing comes after a close.
+#[test]
+fn an_iterator_never_mixes_what_was_with_what_came_in_its_place() {
+    let disk = disk(12);
+    let (journal, log) = one_log(&disk);
+    let append = |from: u64, to: u64, mark: &str| {
+        for i in from..to {
+            log.append(format!("{mark}{i}")).unwrap();
+        }
+    };
+    append(0, 600, "old");
+    let mut behind = log.read(0..600);
+    let mut before = log.read(0..600);
+    let mut reset = log.read(0..600);
+    let first = |entries: &mut everlog::Entries| entries.next().unwrap().unwrap().payload;
+    let read: Vec<_> = [&mut behind, &mut before, &mut reset].map(first).into();
+    assert_eq!(read, ["old0"; 3]);
+    log.truncate_from(500).unwrap();
+    append(500, 600, "new");
+    for index in 1..600 {
+        let expected = format!("{}{index}", if index < 500 { "old" } else { "new" });
+        assert_eq!(first(&mut behind), expected);
+    }
+    log.truncate_from(100).unwrap();
+    append(100, 600, "newer");
+    let rest: Vec<_> = before.by_ref().collect();
+    let (last, found) = rest.split_last().unwrap();
+    assert!(
+        found.len() < 500
+            && found
+                .iter()
+                .flatten()
+                .all(|entry| entry.payload.starts_with(b"old"))
+    );
+    assert_eq!(last.as_ref().unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(before.next().is_none());
+    log.reset(everlog::EntryId::new(0, 9)).unwrap();
+    append(10, 600, "newest");
+    assert!(reset.any(|entry| entry.is_err_and(|error| error.kind() == ErrorKind::NotFound)));
+    let mut closed = log.read(10..600);
+    assert_eq!(first(&mut closed), "newest10");
+    journal.close().unwrap();
+    assert_eq!(closed.next().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    assert!(closed.next().is_none());
+}

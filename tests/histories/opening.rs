@@ -77,6 +77,22 @@ fn both_copies_rotten_with_a_witness_is_damaged() {
     }
 }
 
+/// Two copies that verify and say different things come from no crash and no rot: refused, whatever they say.
+#[test]
+fn two_copies_that_differ_are_damaged() {
+    let (disk, _) = unclosed(13);
+    for path in segments(&disk) {
+        let odd = keep_all(&disk);
+        rewrite_opening(&odd, &path, &|opening| opening[72] ^= 1);
+        let changed = odd.read_raw(&path).unwrap()[..4096].to_vec();
+        for at in [0, 4096] {
+            let odd = keep_all(&disk);
+            odd.write_raw(&path, at, &changed).unwrap();
+            refused(&odd, ErrorKind::Damaged, &format!("{path}, the copy at {at}"));
+        }
+    }
+}
+
 /// Rule 2: an opening that nothing witnesses is void when both copies are bad, and is reported as a cut.
 #[test]
 fn both_copies_rotten_without_a_witness_is_void() {

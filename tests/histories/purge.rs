@@ -293,6 +293,88 @@ fn restatements_larger_than_a_segment_move_the_floor_step_by_step() {
     drop((logs, filler, journal));
 }
 
+/// The same cut at any call: the floor stands in the last of the batches, behind every restatement, so that a floor that
+/// verifies implies them.
+#[test]
+fn a_floor_that_verifies_implies_its_restatements() {
+    let base = disk(10);
+    let journal = create(&base);
+    for n in 0..6 {
+        let log = journal.create_log(LogKey(100 + n), 0).unwrap();
+        log.set(0, [7; 1500]).unwrap();
+    }
+    let filler = journal.create_log(A, 0).unwrap();
+    fill(&filler, 60, 900);
+    drop(filler);
+    journal.close().unwrap();
+    let base = keep_all(&base);
+    for stop in 0..80 {
+        let disk = base.fork();
+        let journal = open(&disk, "fork");
+        disk.stop_after(stop);
+        let filler = journal.log(A).unwrap();
+        drop(filler.purge_to(60).and_then(|()| journal.reclaim()));
+        let done = !disk.is_off();
+        drop((filler, journal));
+        for after in [keep_synced(&disk), keep_all(&disk), disk.crash(stop)] {
+            let story = format!("stop {stop}");
+            let again = open(&after, &story);
+            for n in 0..6 {
+                let cell = again.log(LogKey(100 + n)).unwrap().cell(0).unwrap();
+                assert_eq!(cell.as_deref(), Some(&[7; 1500][..]), "{story}, log {n}");
+            }
+        }
+        if done {
+            return;
+        }
+    }
+    panic!("the reclaim never came to its end");
+}
+
+/// "A number never given twice in a journal": though every frame that had it is below the floor, and gone.
+#[test]
+fn an_incarnation_is_never_given_again() {
+    let mut disk = disk(11);
+    let (journal, log) = one_log(&disk);
+    let filler = journal.create_log(B, 0).unwrap();
+    drop(log);
+    for _ in 0..5 {
+        journal.delete_log(A).unwrap();
+        journal.create_log(A, 0).unwrap();
+    }
+    let given = highest_incarnation(&disk);
+    journal.delete_log(A).unwrap();
+    for _ in 0..3 {
+        fill(&filler, 30, 900);
+        filler.purge_to(filler.bounds().unwrap().end - 2).unwrap();
+        journal.reclaim().unwrap();
+        work(&journal);
+    }
+    assert!(highest_incarnation(&disk) < given, "what had it is gone");
+    drop((filler, journal));
+    for life in 0..3 {
+        disk = keep_synced(&disk);
+        let journal = open(&disk, &format!("life {life}"));
+        fill(&journal.log(B).unwrap(), 1, 100);
+        drop(journal);
+    }
+    let journal = open(&disk, "the last life");
+    journal.create_log(A, 0).unwrap();
+    assert!(highest_incarnation(&disk) > given);
+}
+
+fn highest_incarnation(disk: &SimFs) -> u64 {
+    let mut highest = 0;
+    let dumped = everlog::inspect::dump_on(std::sync::Arc::new(disk.clone()), None, &mut |item| {
+        if let everlog::inspect::DumpItem::Frame { incarnation, .. } = item {
+            highest = highest.max(incarnation);
+        }
+        Ok(())
+    });
+    dumped.unwrap();
+    highest
+}
+
 /// Logs purged by turns for a long time: the directory stays as small as what is live.
 #[test]
 fn a_long_life_of_purges_does_not_grow_the_directory() {

@@ -69,6 +69,10 @@ impl Fs for Recorder {
         self.inner.create_dir(path)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.inner.remove_dir(path)
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.inner.list(path)
     }
@@ -155,6 +159,10 @@ impl File for RecordedFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.inner.set_len(len)
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
     }
 
     fn evict(&self) -> io::Result<bool> {

@@ -1,8 +1,8 @@
 //! The full disk: met at admission, where nothing has happened yet; the reserve serves what frees space and what a node
 //! must never be refused.
 
-use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
-use everlog::{ErrorKind, Journal, Log, LogKey, WriteBatch};
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::{Background, ErrorKind, Journal, Log, LogKey, WriteBatch};
 use std::sync::Arc;
 
 use super::support::{
@@ -298,5 +298,40 @@ fn enospc_while_preparing_never_closes_the_journal() {
             "call {nth}"
         );
         drop((log, journal));
+    }
+}
+
+/// A write that finds every prepared file spoken for makes one; if another thread was faster, there is one by then, and that
+/// was once taken for a full disk. Which thread is faster is left to chance, in many rounds.
+#[test]
+fn a_file_that_another_thread_made_is_no_full_disk() {
+    for round in 0..40 {
+        let fs = FaultFs::new(dynamic(&disk(round)));
+        let config = small().in_flight_bytes(64 << 10).background(Background::Threads);
+        let journal = Journal::create_on(Arc::new(fs.clone()), config).unwrap();
+        let log = journal.create_log(A, 0).unwrap();
+        // Each of these needs a segment of its own, so the preparer soon wants to make one, and is held up.
+        let making = Gate::default();
+        fs.add(Rule::on(Op::Create, Fault::Delay(making.clone())).path(".tmp"));
+        let cell = entry(round, 3_000);
+        let submit = || {
+            let mut batch = WriteBatch::new();
+            batch.set(A, 0, &cell);
+            journal.submit(batch).unwrap()
+        };
+        let first = [submit(), submit()];
+        making.wait_for_arrivals(1);
+
+        std::thread::scope(|scope| {
+            let late: Vec<_> = (0..6).map(|_| scope.spawn(|| log.set(1, &cell))).collect();
+            making.release();
+            for (n, late) in late.into_iter().enumerate() {
+                late.join()
+                    .unwrap()
+                    .unwrap_or_else(|e| panic!("round {round}, write {n}: {e}"));
+            }
+        });
+        first.into_iter().for_each(|ticket| drop(ticket.wait().unwrap()));
+        journal.close().unwrap();
     }
 }

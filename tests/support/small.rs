@@ -196,3 +196,32 @@ pub(crate) fn rewrite_opening(disk: &SimFs, path: &str, change: &dyn Fn(&mut [u8
     disk.write_raw(path, 0, &opening).unwrap();
     disk.write_raw(path, 4096, &opening).unwrap();
 }
+
+/// Appends `count` entries of `len` bytes, as many as the journal takes.
+pub(crate) fn fill_with(log: &Log, count: u64, len: usize) {
+    for _ in 0..count {
+        let Ok(bounds) = log.bounds() else { return };
+        if log.append(entry(bounds.end, len)).is_err() {
+            return;
+        }
+    }
+}
+
+/// The files of `disk` on a disk of their own, with a clock of its own, all durable but perhaps for the name of the
+/// journal's directory.
+pub(crate) fn copy_of(disk: &SimFs, root_is_synced: bool) -> SimFs {
+    let copy = SimFs::new(99, disk.profile());
+    copy.create_dir("journal").unwrap();
+    for (path, bytes) in disk.dump() {
+        if path.starts_with("journal/") {
+            let file = copy.create(&path).unwrap();
+            file.write_all_at(&bytes, 0).unwrap();
+            file.sync_data().unwrap();
+        }
+    }
+    copy.sync_dir("journal").unwrap();
+    if root_is_synced {
+        copy.sync_dir("").unwrap();
+    }
+    copy
+}

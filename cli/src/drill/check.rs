@@ -101,7 +101,7 @@ impl Model {
     pub(crate) fn hear(&mut self, records: &[Record], tally: &mut Tally) -> Result<(), Violation> {
         for record in records {
             match *record {
-                Record::Opened(opened) => tally.child_opened(opened),
+                Record::Opened(opened) => tally.opens.child_opened(opened),
                 Record::Issue { writer, number } => self.issue(Issued { writer, number })?,
                 Record::Ack {
                     writer,
@@ -111,6 +111,7 @@ impl Model {
                     self.acknowledge(Issued { writer, number }, index)?;
                     tally.acknowledged += 1;
                 }
+                Record::Done { .. } | Record::Failed { .. } | Record::Counted(_) => {}
             }
         }
         Ok(())
@@ -373,7 +374,7 @@ impl std::fmt::Display for Issued {
 }
 
 impl Violation {
-    fn new(kind: Kind, what: String) -> Violation {
+    pub(super) fn new(kind: Kind, what: String) -> Violation {
         Violation { kind, what }
     }
 

@@ -98,7 +98,7 @@ impl Writer<'_> {
 }
 
 /// A thread that panics must not leave the others behind as if nothing had happened.
-fn die_of_panics() {
+pub(super) fn die_of_panics() {
     let print = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         print(info);
@@ -106,7 +106,7 @@ fn die_of_panics() {
     }));
 }
 
-fn opened(journal: &Journal) -> Record {
+pub(super) fn opened(journal: &Journal) -> Record {
     let report = journal.report();
     let cut = report.cut.iter().map(|cut| cut.bytes).sum();
     Record::Opened(Opened {
@@ -117,7 +117,7 @@ fn opened(journal: &Journal) -> Record {
 }
 
 /// Writes `records`, one or two, by one call that a pipe keeps whole. Without a reader the drill is over.
-fn report(mut reports: &File, records: &[Record]) {
+pub(super) fn report(mut reports: &File, records: &[Record]) {
     let mut bytes = [0; 2 * RECORD_BYTES];
     for (at, record) in bytes.as_chunks_mut::<RECORD_BYTES>().0.iter_mut().zip(records) {
         *at = record.encode();

@@ -9,8 +9,6 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::check::Model;
-use super::entries::Entries;
 use super::protocol::Record;
 use crate::exit::{Exit, Failure};
 
@@ -50,16 +48,22 @@ pub(crate) struct Life {
     briefed: Instant,
     /// Hears once that the journal is open; gone when the child's reports end.
     opened: Receiver<Instant>,
+    working_since: Option<Instant>,
     reports: JoinHandle<io::Result<Vec<Record>>>,
     errors: JoinHandle<String>,
 }
 
 impl Life {
-    /// Starts a child on the journal in `dir`.
-    pub(crate) fn start(dir: &Path, model: &Model, entries: &Entries) -> Result<Life, Failure> {
+    /// Starts a child on the journal in `dir`, with these `options`, and tells it what to do with `brief`.
+    pub(crate) fn start(
+        dir: &Path,
+        options: &[&str],
+        brief: impl FnOnce(&mut BufWriter<&mut ChildStdin>) -> io::Result<()>,
+    ) -> Result<Life, Failure> {
         let failed = |e: io::Error| Failure::io("start the process to kill", &e);
         let mut child = Command::new(std::env::current_exe().map_err(failed)?)
             .arg("drill-child")
+            .args(options)
             .arg("--")
             .arg(dir)
             .stdin(Stdio::piped())
@@ -92,23 +96,33 @@ impl Life {
             let _ = errors.read_to_string(&mut said);
             said
         });
-        brief(&mut input, model, entries);
+        let mut writer = BufWriter::new(&mut input);
+        // If the child is gone already, its exit status tells why.
+        let _ = brief(&mut writer).and_then(|()| writer.flush());
+        drop(writer);
         Ok(Life {
             child: Leashed(child),
             input,
             briefed: Instant::now(),
             opened,
+            working_since: None,
             reports,
             errors,
         })
     }
 
+    /// Waits until the child has opened the journal; false if it ended before, or does not get there.
+    pub(crate) fn opens(&mut self) -> bool {
+        self.working_since = self.opened.recv_timeout(OPENS_WITHIN).ok();
+        self.working_since.is_some()
+    }
+
     /// Lets the child live until `kill_at`, or until it ends by itself, or `interrupted`.
     pub(crate) fn until(mut self, kill_at: KillAt, interrupted: &AtomicBool) -> Result<Lived, Failure> {
-        let mut working_since = None;
+        let mut working_since = self.working_since;
         let mut deadline = match kill_at {
             KillAt::Opening(delay) => Some(self.briefed + delay),
-            KillAt::Working(_) => None,
+            KillAt::Working(delay) => working_since.map(|at| at + delay),
         };
         while !interrupted.load(Ordering::Relaxed) {
             let left = deadline.map_or(POLL, |at| at.saturating_duration_since(Instant::now()).min(POLL));
@@ -155,16 +169,6 @@ impl Drop for Leashed {
     }
 }
 
-/// Tells the child what to do. If it is gone already, its exit status tells why.
-fn brief(input: &mut ChildStdin, model: &Model, entries: &Entries) {
-    let mut input = BufWriter::new(input);
-    let _ = model
-        .start()
-        .write(&mut input)
-        .and_then(|()| entries.write(&mut input))
-        .and_then(|()| input.flush());
-}
-
 fn end(status: ExitStatus, said: &str) -> End {
     if status.signal() == Some(SIGKILL) {
         return End::Killed;
@@ -184,5 +188,7 @@ fn sentence(said: &str) -> String {
 
 /// What [`Child::kill`] sends.
 const SIGKILL: i32 = 9;
+/// A child that has not opened the journal by then is no worse for it; nobody waits any longer.
+const OPENS_WITHIN: Duration = Duration::from_secs(5);
 /// How often an interruption is looked for.
 const POLL: Duration = Duration::from_millis(50);

@@ -4,15 +4,18 @@
 //! SIGKILL at a random moment, opens the journal and checks it against what was reported, and goes on from there.
 //! What is right says [`check`]; how the two processes talk says [`protocol`].
 //!
+//! With `--mix` the child does everything that the library offers, to several logs: see [`mix`].
+//!
 //! The seed decides every choice: the entries, the moments, which kills hit an opening. It does not decide how threads
 //! and disk interleave, so a seed repeats a drill and not every byte of it.
 
-pub(crate) mod child;
+mod child;
 
 mod check;
 mod entries;
 mod life;
 mod medium;
+mod mix;
 mod protocol;
 mod report;
 mod workplace;
@@ -37,9 +40,22 @@ use medium::Ground;
 use report::{Drilled, Tally};
 use workplace::Workplace;
 
+/// Runs the process that a drill kills.
+pub(crate) fn run_child(dir: &Path, mix: bool) -> Outcome {
+    match mix {
+        true => mix::child::run(dir),
+        false => child::run(dir),
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: &DrillArgs) -> Outcome {
     let seed = args.seed.unwrap_or_else(fresh_seed);
+    if args.mix {
+        let interrupted = catch_signals()?;
+        let workplace = Workplace::take(args.dir.as_deref())?;
+        return swept(&workplace, mix::drill(args, seed, &workplace, interrupted));
+    }
     let mut random = Random::new(seed);
     let entries = match &args.file {
         Some(file) => Entries::of_file(file)?,
@@ -48,7 +64,11 @@ pub(crate) fn run(args: &DrillArgs) -> Outcome {
     let interrupted = catch_signals()?;
     let workplace = Workplace::take(args.dir.as_deref())?;
     let drilled = drill(args, seed, random, &entries, &workplace, interrupted);
-    // Kept only where there is something to look at.
+    swept(&workplace, drilled)
+}
+
+/// The workplace is kept only where there is something to look at.
+fn swept(workplace: &Workplace, drilled: Outcome) -> Outcome {
     match drilled {
         Ok(Exit::Finding) => {}
         _ => workplace.remove()?,
@@ -78,7 +98,7 @@ fn drill(
         interrupted,
         tally: Tally::default(),
     };
-    let violations = match drill.run(args.cycles.get()) {
+    let violations = match drill.run(args.cycles()) {
         Ok(()) => Vec::new(),
         Err(Stop::Violated(violations)) => violations,
         Err(Stop::Failed(failure)) => return Err(failure),
@@ -158,7 +178,10 @@ impl Drill<'_> {
 
     /// One life of the child, up to its death; the model hears what it reported.
     fn live(&mut self, kill_at: KillAt) -> Result<(), Stop> {
-        let life = Life::start(self.dir, &self.model, self.entries)?;
+        let life = Life::start(self.dir, &[], |input| {
+            self.model.start().write(input)?;
+            self.entries.write(input)
+        })?;
         let lived = life.until(kill_at, &self.interrupted)?;
         self.tally.kills += 1;
         self.tally.working += lived.working;
@@ -187,20 +210,20 @@ impl Drill<'_> {
         let start = Instant::now();
         let journal = match Journal::open(self.dir, config()) {
             Ok(journal) => journal,
-            Err(e) => return Err(self.refused(e)),
+            Err(e) => return Err(refused(self.dir, e)),
         };
-        self.tally.opened(journal.report(), start.elapsed());
+        self.tally.opens.opened(journal.report(), start.elapsed());
         let mut violations = Vec::new();
         for key in 0..self.model.logs() {
-            let log = journal.log(LogKey(key)).map_err(|e| self.refused(e))?;
+            let log = journal.log(LogKey(key)).map_err(|e| refused(self.dir, e))?;
             self.model
                 .check(&log, self.entries, last, &mut self.tally, &mut violations)
-                .map_err(|e| self.refused(e))?;
+                .map_err(|e| refused(self.dir, e))?;
         }
         if violations.is_empty() && journal.report().bytes > JOURNAL_BYTES_MAX {
-            self.purge(&journal).map_err(|e| self.refused(e))?;
+            self.purge(&journal).map_err(|e| refused(self.dir, e))?;
         }
-        journal.close().map_err(|e| self.refused(e))?;
+        journal.close().map_err(|e| refused(self.dir, e))?;
         match violations.is_empty() {
             true => Ok(()),
             false => Err(Stop::Violated(violations)),
@@ -219,7 +242,7 @@ impl Drill<'_> {
 
     /// Reads every byte once more, as `verify` does.
     fn verify(&self) -> Result<(), Stop> {
-        let verified = inspect::verify(self.dir, config(), &mut |_| ()).map_err(|e| self.refused(e))?;
+        let verified = inspect::verify(self.dir, config(), &mut |_| ()).map_err(|e| refused(self.dir, e))?;
         let damage = verified.findings.iter().filter(|finding| finding.is_damage());
         let violations: Vec<Violation> = damage.map(Violation::finding).collect();
         match violations.is_empty() {
@@ -227,15 +250,15 @@ impl Drill<'_> {
             false => Err(Stop::Violated(violations)),
         }
     }
+}
 
-    /// An error of the journal after a kill: either the disk, or a broken promise.
-    fn refused(&self, error: Error) -> Stop {
-        match error.kind() {
-            ErrorKind::NoSpace | ErrorKind::Io | ErrorKind::Locked | ErrorKind::Unknown => {
-                Stop::Failed(journal::refused(self.dir, error))
-            }
-            _ => Stop::Violated(vec![Violation::refused(&error)]),
+/// An error of the journal after a kill: either the disk, or a broken promise.
+fn refused(dir: &Path, error: Error) -> Stop {
+    match error.kind() {
+        ErrorKind::NoSpace | ErrorKind::Io | ErrorKind::Locked | ErrorKind::Unknown => {
+            Stop::Failed(journal::refused(dir, error))
         }
+        _ => Stop::Violated(vec![Violation::refused(&error)]),
     }
 }
 

@@ -29,6 +29,25 @@ pub(crate) enum Record {
     Issue { writer: u32, number: u64 },
     /// The append of entry `number` returned: it is durable at `index`.
     Ack { writer: u32, number: u64, index: u64 },
+    /// Of a mixed drill: operation `number`, issued before, returned; it survives a kill, and if `durable` a failed sync, too.
+    Done { writer: u32, number: u64, durable: bool },
+    /// Of a mixed drill: an operation of the writer failed, which a planned fault explains.
+    Failed { writer: u32 },
+    /// Of a mixed drill: the counters of this life so far.
+    Counted(Counted),
+}
+
+/// Counters of a life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Files that were given up, and their bytes saved into fresh ones.
+    pub(crate) rehomings: u32,
+    /// Calls that failed as planned.
+    pub(crate) faults: u64,
+    /// Segments that were filled.
+    pub(crate) rotations: u64,
+    /// Segments that were freed.
+    pub(crate) freed: u64,
 }
 
 /// What the child's opening did.
@@ -93,6 +112,18 @@ impl Record {
                 number: a,
                 index: b,
             })),
+            TAG_DONE => Ok(Some(Record::Done {
+                writer,
+                number: a,
+                durable: b == 1,
+            })),
+            TAG_FAILED => Ok(Some(Record::Failed { writer })),
+            TAG_COUNTED => Ok(Some(Record::Counted(Counted {
+                rehomings: writer,
+                faults: a,
+                rotations: b,
+                freed: c,
+            }))),
             tag => Err(io::Error::other(format!(
                 "the child reports something unknown, {tag}"
             ))),
@@ -113,6 +144,13 @@ impl Record {
                 number,
                 index,
             } => (TAG_ACK, writer, [number, index, 0]),
+            Record::Done {
+                writer,
+                number,
+                durable,
+            } => (TAG_DONE, writer, [number, u64::from(durable), 0]),
+            Record::Failed { writer } => (TAG_FAILED, writer, [0; 3]),
+            Record::Counted(c) => (TAG_COUNTED, c.rehomings, [c.faults, c.rotations, c.freed]),
         };
         let mut bytes = [0; RECORD_BYTES];
         let head = tag | u64::from(writer) << 32;
@@ -133,6 +171,9 @@ const _: () = assert!(2 * RECORD_BYTES <= PIPE_ATOMIC_BYTES);
 const TAG_OPENED: u64 = 1;
 const TAG_ISSUE: u64 = 2;
 const TAG_ACK: u64 = 3;
+const TAG_DONE: u64 = 4;
+const TAG_FAILED: u64 = 5;
+const TAG_COUNTED: u64 = 6;
 
 #[cfg(test)]
 mod tests {
@@ -157,6 +198,18 @@ mod tests {
                 number: 4,
                 index: u64::MAX,
             },
+            Record::Done {
+                writer: 1,
+                number: 2,
+                durable: true,
+            },
+            Record::Failed { writer: 7 },
+            Record::Counted(Counted {
+                rehomings: 1,
+                faults: 2,
+                rotations: 3,
+                freed: 4,
+            }),
         ];
         let pipe: Vec<u8> = records.iter().flat_map(|r| r.encode()).collect();
         let mut input = pipe.as_slice();

@@ -26,19 +26,30 @@ pub(crate) struct Tally {
     pub(crate) vanished: u64,
     /// How long children appended.
     pub(crate) working: Duration,
-    torn: u64,
-    torn_bytes: u64,
-    carried: u64,
-    carried_bytes: u64,
-    opens: Vec<Duration>,
+    pub(crate) opens: Opens,
 }
 
-impl Tally {
+/// What openings of what a kill left found and did.
+#[derive(Debug, Default)]
+pub(crate) struct Opens {
+    pub(crate) torn: u64,
+    pub(crate) torn_bytes: u64,
+    pub(crate) carried: u64,
+    pub(crate) carried_bytes: u64,
+    times: Vec<Duration>,
+}
+
+impl Opens {
     /// The drill opened what a kill left, in `elapsed` all in all.
     pub(crate) fn opened(&mut self, report: &OpenReport, elapsed: Duration) {
         let cut = report.cut.iter().map(|cut| cut.bytes).sum();
         self.recovered((!report.cut.is_empty()).then_some(cut), report.carried_bytes);
-        self.opens.push(elapsed);
+        self.took(elapsed);
+    }
+
+    /// An opening took so long.
+    pub(crate) fn took(&mut self, elapsed: Duration) {
+        self.times.push(elapsed);
     }
 
     /// A child opened.
@@ -53,14 +64,28 @@ impl Tally {
         self.carried_bytes += carried_bytes;
     }
 
-    fn open_median(&self) -> Duration {
-        let mut opens = self.opens.clone();
-        opens.sort();
-        opens.get(opens.len() / 2).copied().unwrap_or_default()
+    pub(crate) fn median(&self) -> Duration {
+        let mut times = self.times.clone();
+        times.sort();
+        times.get(times.len() / 2).copied().unwrap_or_default()
     }
 
-    fn open_max(&self) -> Duration {
-        self.opens.iter().max().copied().unwrap_or_default()
+    pub(crate) fn max(&self) -> Duration {
+        self.times.iter().max().copied().unwrap_or_default()
+    }
+
+    /// Rows of the summary for people.
+    pub(crate) fn rows(&self) -> [(&'static str, String); 3] {
+        let open = format!(
+            "median {}, max {}",
+            output::time(self.median()),
+            output::time(self.max())
+        );
+        [
+            ("torn tails cut", with_bytes(self.torn, self.torn_bytes)),
+            ("tails carried", with_bytes(self.carried, self.carried_bytes)),
+            ("open", open),
+        ]
     }
 }
 
@@ -89,8 +114,13 @@ pub(crate) fn print_head(
     out.line(format!(
         "drill: {} append {what} and are killed {}, seed {seed}",
         output::counted(u64::from(args.writers), "writer", "writers"),
-        output::counted(u64::from(args.cycles.get()), "time", "times"),
+        output::counted(u64::from(args.cycles()), "time", "times"),
     ))?;
+    print_place(out, workplace, ground)
+}
+
+/// Where a drill runs.
+pub(crate) fn print_place(out: &mut Output, workplace: &Workplace, ground: &Ground) -> Result<(), Failure> {
     out.line(format!("in {}: {}", workplace.dir().display(), ground.line()))
 }
 
@@ -101,7 +131,7 @@ impl Drilled<'_> {
             return self.print_json(out);
         }
         self.print_summary(out)?;
-        self.print_violations(out)?;
+        print_violations(out, self.violations, self.seed, self.workplace, FINE)?;
         for warning in self.ground.warnings() {
             out.line(format!("warning: {warning}"))?;
         }
@@ -110,7 +140,7 @@ impl Drilled<'_> {
 
     fn print_summary(&self, out: &mut Output) -> Result<(), Failure> {
         let tally = self.tally;
-        let rows = [
+        let mut rows = vec![
             ("cycles", format!("{} ({} kills)", tally.cycles, tally.kills)),
             (
                 "acknowledged",
@@ -125,63 +155,22 @@ impl Drilled<'_> {
                     output::grouped(tally.survived)
                 ),
             ),
-            ("torn tails cut", with_bytes(tally.torn, tally.torn_bytes)),
-            ("tails carried", with_bytes(tally.carried, tally.carried_bytes)),
-            (
-                "open",
-                format!(
-                    "median {}, max {}",
-                    output::time(tally.open_median()),
-                    output::time(tally.open_max())
-                ),
-            ),
-            (
-                "speed",
-                format!(
-                    "{} durable appends/s (a flush takes {})",
-                    output::grouped(output::rate(tally.acknowledged, tally.working)),
-                    output::time(self.ground.flush)
-                ),
-            ),
         ];
+        rows.extend(tally.opens.rows());
+        rows.push((
+            "speed",
+            format!(
+                "{} durable appends/s (a flush takes {})",
+                output::grouped(output::rate(tally.acknowledged, tally.working)),
+                output::time(self.ground.flush)
+            ),
+        ));
         rows.iter()
             .try_for_each(|(name, value)| out.line(format!("  {name:<15} {value}")))
     }
 
-    fn print_violations(&self, out: &mut Output) -> Result<(), Failure> {
-        if self.violations.is_empty() {
-            return out.line("every acknowledged entry was there after every kill, in order, byte for byte");
-        }
-        for violation in self.violations.iter().take(VIOLATIONS_PRINTED) {
-            out.line(format!(
-                "violation: {}: {}; next: {}",
-                name(violation.kind),
-                violation.what,
-                self.next()
-            ))?;
-        }
-        let more = self.violations.len().saturating_sub(VIOLATIONS_PRINTED);
-        if more > 0 {
-            out.line(format!(
-                "and {}",
-                output::counted(more as u64, "more violation", "more violations")
-            ))?;
-        }
-        out.line(format!(
-            "seed {}; the directory is kept: {}",
-            self.seed,
-            self.workplace.dir().display()
-        ))
-    }
-
     fn print_json(&self, out: &mut Output) -> Result<(), Failure> {
-        for violation in self.violations {
-            out.json(&PrintedViolation {
-                violation: name(violation.kind),
-                what: &violation.what,
-                next: self.next(),
-            })?;
-        }
+        print_violations_json(out, self.violations, self.workplace)?;
         let tally = self.tally;
         out.json(&Summary {
             seed: self.seed,
@@ -193,12 +182,12 @@ impl Drilled<'_> {
             violations: self.violations.len(),
             unacknowledged_kept: tally.survived,
             unacknowledged_gone: tally.vanished,
-            torn_tails_cut: tally.torn,
-            torn_bytes_cut: tally.torn_bytes,
-            tails_carried: tally.carried,
-            bytes_carried: tally.carried_bytes,
-            open_median_seconds: tally.open_median().as_secs_f64(),
-            open_max_seconds: tally.open_max().as_secs_f64(),
+            torn_tails_cut: tally.opens.torn,
+            torn_bytes_cut: tally.opens.torn_bytes,
+            tails_carried: tally.opens.carried,
+            bytes_carried: tally.opens.carried_bytes,
+            open_median_seconds: tally.opens.median().as_secs_f64(),
+            open_max_seconds: tally.opens.max().as_secs_f64(),
             durable_appends_per_second: output::rate(tally.acknowledged, tally.working),
             flush_median_seconds: self.ground.flush.as_secs_f64(),
             dir: self.workplace.dir().display().to_string(),
@@ -210,10 +199,57 @@ impl Drilled<'_> {
             proves: PROVES,
         })
     }
+}
 
-    fn next(&self) -> String {
-        format!("everlog verify {}", word(self.workplace.dir()))
+/// What was broken, and where to look; or `fine`.
+pub(crate) fn print_violations(
+    out: &mut Output,
+    violations: &[Violation],
+    seed: u64,
+    workplace: &Workplace,
+    fine: &str,
+) -> Result<(), Failure> {
+    if violations.is_empty() {
+        return out.line(fine);
     }
+    for violation in violations.iter().take(VIOLATIONS_PRINTED) {
+        out.line(format!(
+            "violation: {}: {}; next: {}",
+            name(violation.kind),
+            violation.what,
+            next(workplace)
+        ))?;
+    }
+    let more = violations.len().saturating_sub(VIOLATIONS_PRINTED);
+    if more > 0 {
+        out.line(format!(
+            "and {}",
+            output::counted(more as u64, "more violation", "more violations")
+        ))?;
+    }
+    out.line(format!(
+        "seed {seed}; the directory is kept: {}",
+        workplace.dir().display()
+    ))
+}
+
+/// The same for programs.
+pub(crate) fn print_violations_json(
+    out: &mut Output,
+    violations: &[Violation],
+    workplace: &Workplace,
+) -> Result<(), Failure> {
+    violations.iter().try_for_each(|violation| {
+        out.json(&PrintedViolation {
+            violation: name(violation.kind),
+            what: &violation.what,
+            next: next(workplace),
+        })
+    })
+}
+
+fn next(workplace: &Workplace) -> String {
+    format!("everlog verify {}", word(workplace.dir()))
 }
 
 #[derive(Serialize)]
@@ -267,6 +303,7 @@ fn with_bytes(count: u64, bytes: u64) -> String {
     }
 }
 
-const PROVES: &str = "This proves what a killed process leaves behind: the system kept everything it was given. It does not \
+pub(crate) const PROVES: &str = "This proves what a killed process leaves behind: the system kept everything it was given. It does not \
 prove what a power loss leaves; for that, run the crash enumeration of the test suite (cargo test).";
+const FINE: &str = "every acknowledged entry was there after every kill, in order, byte for byte";
 const VIOLATIONS_PRINTED: usize = 10;

@@ -52,6 +52,10 @@ impl Fs for SimFs {
         self.call(|state| state.create_dir(path))
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.call(|state| state.remove_dir(path))
+    }
+
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
         self.call(|state| state.list(path))
     }
@@ -138,6 +142,10 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         check_writable(self.access)?;
         self.fs.call(|state| state.set_len(self.inode, len))
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.fs.call(|_| Ok(Some(self.inode)))
     }
 
     fn evict(&self) -> io::Result<bool> {

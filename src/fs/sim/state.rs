@@ -109,6 +109,22 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn remove_dir(&mut self, path: &str) -> io::Result<()> {
+        let id = self.dir(path)?;
+        let (dir, name) = self.split(path)?;
+        if self
+            .names
+            .dirs
+            .get(&id)
+            .is_some_and(|dir| !dir.visible.is_empty())
+        {
+            return Err(io::ErrorKind::DirectoryNotEmpty.into());
+        }
+        let op = self.reach()?;
+        self.names.set(op, dir, name, None);
+        Ok(())
+    }
+
     pub(super) fn list(&self, path: &str) -> io::Result<Vec<String>> {
         let dir = self.dir(path)?;
         let entries = self.names.dirs.get(&dir).map(|d| &d.visible);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, COPY_AT, NUMBER_MAX, OPENING_LEN, Opening};
 use crate::fs::{Access, File};
+use crate::mutant::{Rule, removed};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::sync::Arc;
 
@@ -22,6 +23,8 @@ const ID_GAP_MAX: u64 = 1 << 32;
 /// The files of a journal's directory.
 pub(super) struct Candidates {
     pub(super) all: BTreeMap<u64, Candidate>,
+    /// Files whose openings are those of other segments.
+    pub(super) misnamed: Vec<Misnamed>,
     /// Ids of the index files.
     pub(super) indexes: BTreeSet<u64>,
 }
@@ -39,29 +42,55 @@ pub(super) struct Candidate {
     pub(super) why: String,
 }
 
+/// A file with the opening of another segment than its name says.
+pub(super) struct Misnamed {
+    pub(super) id: u64,
+    pub(super) opening: Opening,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    /// It is that segment's own file, under a second name.
+    pub(super) second: bool,
+}
+
+/// What stands under a segment's name.
+enum Named {
+    Right(Candidate),
+    Wrong(Misnamed),
+}
+
 /// Lists the directory and reads both copies of every opening. Refuses a journal of a newer version, and files that
 /// belong elsewhere; nothing else is judged yet.
 pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     let names = list(context)?;
-    let mut all = BTreeMap::new();
+    let (mut all, mut misnamed) = (BTreeMap::new(), Vec::new());
     for id in names.iter().filter_map(|name| Segment::parse_name(name)) {
-        if id > ID_MAX {
+        if id > ID_MAX && !removed(Rule::IdBound) {
             return Err(stray(context.fs.display(&Segment::name(id))));
         }
-        if let Some(candidate) = read_one(context, id)? {
-            all.insert(id, candidate);
+        match read_one(context, id)? {
+            Some(Named::Right(candidate)) => drop(all.insert(id, candidate)),
+            Some(Named::Wrong(file)) => misnamed.push(file),
+            None => {}
         }
     }
     let indexes = names
         .iter()
         .filter_map(|name| Segment::parse_index_name(name))
         .collect();
-    if all.is_empty() {
+    let mut candidates = Candidates {
+        all,
+        misnamed,
+        indexes,
+    };
+    candidates.find_second_names(context)?;
+    if candidates.all.is_empty() {
+        candidates.refuse_misnamed(0)?;
         return Err(no_journal(context));
     }
-    let candidates = Candidates { all, indexes };
-    candidates.check_uuids()?;
-    candidates.check_ids()?;
+    if !removed(Rule::OpeningJournal) {
+        candidates.check_uuids()?;
+    }
+    candidates.check_ids(context)?;
     Ok(candidates)
 }
 
@@ -83,7 +112,7 @@ fn no_journal(context: &Context<'_>) -> Error {
     Error::at(ErrorKind::NotFound, context.fs.display(""), what)
 }
 
-fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
+fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Named>> {
     let name = Segment::name(id);
     let path = context.fs.display(&name);
     let file = match context.fs.open(&name, Access::Read) {
@@ -95,13 +124,27 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
     let len = file
         .len()
         .map_err(|e| Error::io(&path, "read the size of the segment", e))?;
+    let second = if removed(Rule::SecondCopyIsRead) {
+        0
+    } else {
+        COPY_AT
+    };
     let copies = [
         read_copy(&*file, &path, len, 0),
-        read_copy(&*file, &path, len, COPY_AT),
+        read_copy(&*file, &path, len, second),
     ];
-    let (opening, bad_copy, why) = choose(context, id, &path, copies)?;
+    if let Some(opening) = other_opening(id, &copies) {
+        return Ok(Some(Named::Wrong(Misnamed {
+            id,
+            opening,
+            path,
+            file,
+            second: false,
+        })));
+    }
+    let (opening, bad_copy, why) = choose(context, &path, copies)?;
     let segment = opening.map(|opening| Arc::new(Segment::new(id, Arc::clone(&file), path.clone(), opening)));
-    Ok(Some(Candidate {
+    Ok(Some(Named::Right(Candidate {
         id,
         path,
         file,
@@ -109,7 +152,15 @@ fn read_one(context: &mut Context<'_>, id: u64) -> Result<Option<Candidate>> {
         segment,
         bad_copy,
         why,
-    }))
+    })))
+}
+
+/// The opening of another segment than `id`, if a copy is one and none is of a newer version.
+fn other_opening(id: u64, copies: &[Copy]) -> Option<Opening> {
+    let read = || copies.iter().flatten();
+    let newer = read().any(|copy| copy.as_ref().is_err_and(|bad| bad.is_newer()));
+    let other = read().flatten().find(|opening| opening.segment != id);
+    other.filter(|_| !newer).cloned()
 }
 
 /// One copy: the opening, what is wrong with it, or the error that reading it met.
@@ -128,7 +179,6 @@ fn read_copy(file: &dyn File, path: &Path, len: u64, at: u64) -> Copy {
 /// The opening that counts, where the other copy is bad, and why. One good copy is enough.
 fn choose(
     context: &mut Context<'_>,
-    id: u64,
     path: &Path,
     copies: [Copy; 2],
 ) -> Result<(Option<Opening>, Option<u64>, String)> {
@@ -145,20 +195,13 @@ fn choose(
             Ok(Err(why)) => bad.push((at, why.to_string())),
             Err(e) => {
                 bad.push((at, e.to_string()));
-                failed = Some(e);
+                failed = Some(e).filter(|_| !removed(Rule::UnreadableOpening));
             }
         }
     }
-    if let Some(other) = good.iter().find(|opening| opening.segment != id) {
-        let what = format!(
-            "the file is named as segment {id:016x} and holds segment {:016x}: it was renamed or copied here; move it \
-             away or give it its name back",
-            other.segment
-        );
-        return Err(Error::at(ErrorKind::Invalid, path, what));
-    }
     if let [one, other] = &good[..]
         && one != other
+        && !removed(Rule::CopiesAgree)
     {
         let what = "the two copies of the opening verify and differ";
         return Err(context.refusal(FindingKind::Damaged, path.to_owned(), 0..COPY_AT, what));
@@ -176,15 +219,94 @@ fn choose(
     }
 }
 
+/// Whether two handles are of one file, as far as it can be told.
+fn is_one_file(one: &dyn File, other: &dyn File) -> io::Result<bool> {
+    Ok(one
+        .identity()?
+        .is_some_and(|identity| other.identity().is_ok_and(|other| other == Some(identity))))
+}
+
 impl Candidates {
+    /// A directory that forgot a rename, after a sync of it failed, may show a file under a name that it had before, too. Under its
+    /// own name it is a segment; the other one says nothing, and is left alone.
+    fn find_second_names(&mut self, context: &mut Context<'_>) -> Result<()> {
+        for file in &mut self.misnamed {
+            let segment = file.opening.segment;
+            let Some(named) = self.all.get(&segment) else {
+                continue;
+            };
+            let io = |e| Error::io(&file.path, "ask which file it is", e);
+            file.second = is_one_file(&*file.file, &*named.file).map_err(io)?;
+            if file.second {
+                let what = format!("the name is a second one of segment {segment:016x}; it is left alone");
+                context.warn(&file.path, 0, &what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a file that holds another segment than its name says. Below the floor it is a left-over under either name.
+    pub(super) fn refuse_misnamed(&self, floor: u64) -> Result<()> {
+        let explained = |file: &&Misnamed| file.second || self.is_left_over(file, floor);
+        match self.misnamed.iter().find(|file| !explained(file)) {
+            _ if removed(Rule::OpeningSegment) => Ok(()),
+            None => Ok(()),
+            Some(file) => {
+                let what = format!(
+                    "the file is named as segment {:016x} and holds segment {:016x}: it was renamed or copied here; \
+                     move it away or give it its name back",
+                    file.id, file.opening.segment
+                );
+                Err(Error::at(ErrorKind::Invalid, &file.path, what))
+            }
+        }
+    }
+
+    /// Whether neither the name of `file` nor the segment in it is one that a journal with this floor needs.
+    pub(super) fn is_left_over(&self, file: &Misnamed, floor: u64) -> bool {
+        let ours = self
+            .newest()
+            .is_some_and(|newest| newest.opening.uuid == file.opening.uuid);
+        ours && file.id < floor && file.opening.segment < floor
+    }
+
+    /// The identities of the files with a segment in them, which all but those of the ids `blank` are.
+    pub(super) fn identities(&self, blank: &[u64]) -> Result<BTreeSet<u64>> {
+        let used = self
+            .all
+            .values()
+            .filter(|candidate| !blank.contains(&candidate.id));
+        let files = used.map(|candidate| (&candidate.file, &candidate.path));
+        let files = files.chain(self.misnamed.iter().map(|file| (&file.file, &file.path)));
+        let mut found = BTreeSet::new();
+        for (file, path) in files {
+            let io = |e| Error::io(path, "ask which file it is", e);
+            found.extend(file.identity().map_err(io)?);
+        }
+        Ok(found)
+    }
+
+    /// The highest id that a name has.
+    pub(super) fn highest(&self) -> u64 {
+        let misnamed = self.misnamed.iter().map(|file| file.id);
+        misnamed.chain(self.all.keys().copied()).max().unwrap_or(0)
+    }
+
+    /// The segment of highest id that has an opening.
+    fn newest(&self) -> Option<&Arc<Segment>> {
+        self.all
+            .values()
+            .rev()
+            .find_map(|candidate| candidate.segment.as_ref())
+    }
+
     /// The next segment's id is above that of every file: one that was put here must not push it so far up that a later opening
     /// refuses what this journal wrote.
-    fn check_ids(&self) -> Result<()> {
-        let opened = |candidate: &&Candidate| candidate.segment.is_some();
-        let newest = self.all.values().rev().find(opened).map(|newest| newest.id);
-        match (newest, self.all.values().next_back()) {
-            (Some(newest), Some(highest)) if highest.id - newest > ID_GAP_MAX => {
-                Err(stray(highest.path.clone()))
+    fn check_ids(&self, context: &Context<'_>) -> Result<()> {
+        let highest = self.highest();
+        match self.newest() {
+            Some(newest) if highest.saturating_sub(newest.id) > ID_GAP_MAX => {
+                Err(stray(context.fs.display(&Segment::name(highest))))
             }
             _ => Ok(()),
         }
@@ -192,14 +314,13 @@ impl Candidates {
 
     /// The uuid of the newest opening that verifies; all others must have the same.
     fn check_uuids(&self) -> Result<()> {
+        let Some(newest) = self.newest() else {
+            return Ok(());
+        };
         let mut segments = self
             .all
             .values()
-            .rev()
             .filter_map(|candidate| candidate.segment.as_ref());
-        let Some(newest) = segments.next() else {
-            return Ok(());
-        };
         match segments.find(|segment| segment.opening.uuid != newest.opening.uuid) {
             None => Ok(()),
             Some(foreign) => {

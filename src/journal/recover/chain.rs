@@ -6,6 +6,7 @@ use bytes::Bytes;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{End, Floor, Frame, Index, IndexOp, Kind};
 use crate::fs::Access;
+use crate::mutant::{Rule, removed};
 use crate::segment::walk::{BadPlace, Depth};
 use crate::segment::{IndexBytes, Segment, index};
 use crate::sync::Arc;
@@ -116,9 +117,12 @@ impl Chain {
         candidates: &Candidates,
         segment: &Segment,
     ) -> Result<Option<(Arc<Segment>, End)>> {
-        let Some(pred) = segment.opening.pred.filter(|pred| pred.segment >= self.floor) else {
+        let Some(pred) = segment.opening.pred else {
             return Ok(None);
         };
+        if pred.segment < self.floor && !removed(Rule::FloorEndsTheWalk) {
+            return Ok(None);
+        }
         Ok(predecessor(context, candidates, segment, pred)?.map(|found| (found, pred)))
     }
 
@@ -289,7 +293,7 @@ impl Chain {
         floor: u64,
         proven: bool,
     ) -> Result<()> {
-        if floor > segment.id {
+        if floor > segment.id && !removed(Rule::FloorOfItself) {
             let what =
                 format!("the floor is stated to be segment {floor:016x}, above the segment that says so");
             return context.damage(Finding::new(
@@ -325,7 +329,9 @@ fn predecessor(
     let by = of.path.display();
     let Some(candidate) = candidates.all.get(&pred.segment) else {
         let what = format!("the segment is missing, and {by} continues it; put the file back");
-        context.damage(Finding::new(FindingKind::Missing, path, 0..pred.offset, what))?;
+        if !removed(Rule::MissingIsDamage) {
+            context.damage(Finding::new(FindingKind::Missing, path, 0..pred.offset, what))?;
+        }
         return Ok(None);
     };
     let Some(segment) = &candidate.segment else {
@@ -333,10 +339,13 @@ fn predecessor(
             "no copy of the opening verifies ({}), and {by} continues the segment",
             candidate.why
         );
-        context.damage(Finding::new(FindingKind::Damaged, path, 0..pred.offset, what))?;
+        if !removed(Rule::LostIsDamage) {
+            context.damage(Finding::new(FindingKind::Damaged, path, 0..pred.offset, what))?;
+        }
         return Ok(None);
     };
-    if pred.sequence < segment.opening.sequence || pred.offset > segment.readable_len()? {
+    let reaches = pred.sequence >= segment.opening.sequence && pred.offset <= segment.readable_len()?;
+    if !reaches && !removed(Rule::ReachesItsEnd) {
         let what = format!(
             "{by} states that the segment ends at {} with sequence {}; the file has {} bytes and begins with sequence {}",
             pred.offset, pred.sequence, candidate.len, segment.opening.sequence

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, End, Flags, Frame, Kind, header_at};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::scan::{Identity, Scanned, WINDOW_WHOLE, Window, scan};
 use crate::segment::verdict::{Decision, Found, decide};
@@ -44,7 +45,7 @@ pub(super) fn find(context: &mut Context<'_>, candidates: &Candidates) -> Result
                 if seen.end == 0 {
                     above.blank.push(candidate.id);
                 }
-                if seen.end > 0 && !context.live() {
+                if seen.end > 0 && !context.live() && !removed(Rule::VoidIsReported) {
                     let cut = Cut {
                         path: candidate.path.clone(),
                         offset: 0,
@@ -86,7 +87,7 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     let found = Found {
         readable: true,
         valid: false,
-        witnessed: seen.durable_through != 0,
+        witnessed: seen.durable_through != 0 && !removed(Rule::UnitWitness),
         blank: false,
     };
     if decide(found) == Decision::Damaged {
@@ -102,7 +103,7 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
 /// its opening says was cut by somebody, and with it perhaps every trace of what was acknowledged.
 fn check_len(context: &mut Context<'_>, candidate: &Candidate, segment: &Segment) -> Result<()> {
     let (len, full) = (candidate.len, segment.opening.len);
-    if len >= full {
+    if len >= full || removed(Rule::FileLength) {
         return Ok(());
     }
     let what = format!("the file was cut short: it has {len} bytes and was written with {full}");
@@ -117,7 +118,7 @@ fn check_len(context: &mut Context<'_>, candidate: &Candidate, segment: &Segment
 /// Why the batch that the opening carries does not verify; `None` if it does, or nothing is carried.
 fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
     let (len, crc) = (segment.opening.carry_len, segment.opening.carry_crc);
-    if len == 0 {
+    if len == 0 || removed(Rule::UnitIsWhole) {
         return Ok(None);
     }
     let to = segment.readable_len()?.min(BATCHES_AT + len);
@@ -125,7 +126,8 @@ fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
     Ok(match walk.step()? {
         Step::Batch(Batch { header, .. }) => {
             let named = header.crc == crc && u64::from(header.len) == len && header.flags.has(Flags::CARRY);
-            (!named).then(|| "the first batch is not the one that the opening carries".to_owned())
+            (!named && !removed(Rule::UnitIsNamed))
+                .then(|| "the first batch is not the one that the opening carries".to_owned())
         }
         Step::Bad(bad) => Some(format!("the batch that the opening carries is bad: {}", bad.what)),
         Step::Full => Some("the file ends before the batch that the opening carries".to_owned()),
@@ -158,7 +160,7 @@ fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Re
     let found = Found {
         readable,
         valid: false,
-        witnessed: seen.durable_through != 0,
+        witnessed: seen.durable_through != 0 && !removed(Rule::LostOpeningWitness),
         blank: seen.end == 0,
     };
     match decide(found) {
@@ -218,7 +220,12 @@ pub(super) struct Survey {
 pub(super) fn survey(context: &mut Context<'_>, segment: &Segment, tolerant: bool) -> Result<Survey> {
     let opening = &segment.opening;
     let len = segment.readable_len()?;
-    let mut walk = Walk::new(segment, len, Depth::Payloads, tolerant)?;
+    let depth = if removed(Rule::LastPayloads) {
+        Depth::Tables
+    } else {
+        Depth::Payloads
+    };
+    let mut walk = Walk::new(segment, len, depth, tolerant)?;
     let mut seen = Scanned {
         sequence: opening.sequence,
         time: opening.time,
@@ -256,7 +263,12 @@ pub(super) fn survey(context: &mut Context<'_>, segment: &Segment, tolerant: boo
     let behind = walk.scan(at, None)?;
     found.sequence = seen.sequence.max(behind.sequence);
     found.time = seen.time.max(behind.time);
-    found.settle(segment, seen.durable_through.max(behind.durable_through));
+    let named_behind = if removed(Rule::WitnessesBehind) {
+        0
+    } else {
+        behind.durable_through
+    };
+    found.settle(segment, seen.durable_through.max(named_behind));
     if let Some(bad) = bad {
         let readable = walk.window().hole_in(bad.at..len).is_none();
         found.judge(segment, bad, &behind, readable);
@@ -271,6 +283,9 @@ impl Survey {
         if opening.carry_len != 0 && durable_through == opening.sequence {
             // The opening and what it carries stand under one sync.
             durable_through += 1;
+        }
+        if removed(Rule::TailIsUnproven) {
+            durable_through = self.valid.sequence;
         }
         self.durable_through = durable_through;
         let proven = self
@@ -318,6 +333,7 @@ impl Survey {
         match decide(found) {
             Decision::Keep | Decision::End => {}
             Decision::Damaged | Decision::Unreadable => self.damage = Some(bad),
+            Decision::Torn if removed(Rule::CutIsReported) => self.closed = false,
             Decision::Torn => {
                 let own = u64::from(bad.rest.is_none());
                 self.closed = false;
@@ -330,6 +346,24 @@ impl Survey {
                 });
             }
         }
+    }
+
+    /// Where the proven part of the journal ends: in this segment, or if nothing of it is proven where its opening says that
+    /// its predecessor does, unchanged.
+    pub(super) fn pred(&self, segment: &Segment) -> Option<End> {
+        if self.durable_through != 0 || removed(Rule::PredecessorIsProven) {
+            Some(self.proven)
+        } else {
+            segment.opening.pred
+        }
+    }
+
+    /// An opening of which nothing is proven, with nothing behind it, ends its predecessor all the same.
+    pub(super) fn is_hollow(&self, segment: &Segment) -> bool {
+        self.durable_through == 0
+            && !self.has_tail()
+            && segment.opening.pred.is_some()
+            && !removed(Rule::HollowOpening)
     }
 
     /// Whether frames stand behind the proven part.

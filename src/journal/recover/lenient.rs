@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::format::{Kind, header_at};
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::verdict::{Decision, Found, decide};
 use crate::segment::walk::{BadPlace, Batch, Depth, Rest, Step, Walk};
@@ -83,7 +84,7 @@ fn pass(
     bad: BadPlace,
     kind: FindingKind,
 ) -> Result<bool> {
-    if let Some(rest) = bad.rest {
+    if let Some(rest) = bad.rest.filter(|_| !removed(Rule::DamageOfItsLog)) {
         let place = Finding::new(
             kind,
             segment.path.clone(),

@@ -18,7 +18,6 @@ mod replay;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -26,8 +25,9 @@ use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{End, Frame, Kind, OPENING_LEN};
 use crate::fs::Fs;
+use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::sync::Arc;
+use crate::sync::{Arc, Instant};
 
 use self::candidates::Candidates;
 use self::chain::Chain;
@@ -72,6 +72,8 @@ pub(crate) struct Recovered {
     pub(crate) discard: Vec<String>,
     /// Ids above the last segment whose files are full of zeros, ascending: they were named ahead of need.
     pub(crate) blank: Vec<u64>,
+    /// The identities of all files that hold, or held, a segment. Empty in a view.
+    pub(crate) in_use: BTreeSet<u64>,
     /// Sequence of the next opening or batch.
     pub(crate) next_sequence: u64,
     /// Id of the next segment.
@@ -131,7 +133,8 @@ pub(crate) fn recover_observed(
     }
     // Beside a writer, files go and bytes appear between one read and the next: damage is what is seen twice.
     for _again in 0..LIVE_ATTEMPTS {
-        if matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage)) {
+        let sound = matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage));
+        if sound || removed(Rule::ViewLooksAgain) {
             break;
         }
         let next = attempt(fs, config, mode, progress);
@@ -186,20 +189,28 @@ fn attempt(
     let started = Instant::now();
     let candidates = candidates::read(&mut context)?;
     let listed = Instant::now();
-    let (last, above) = last::find(&mut context, &candidates)?;
-    let mut survey = survey(&mut context, &last)?;
-    if context.live() {
-        survey.believe_what_is_gone(&candidates, &last);
-    }
-    let chain = walk(&mut context, &candidates, &last, &survey)?;
-    let proven = Instant::now();
-    let mut recovered = assemble(&mut context, &candidates, &last, above, survey, chain)?;
-    let report = &mut recovered.report;
-    report.list = listed - started;
-    report.structure = proven - listed;
-    report.replay = proven.elapsed();
-    report.total = started.elapsed();
+    let judged = judge(&mut context, &candidates, listed);
+    // What a file under a wrong name makes of the rest is no matter, unless it is a left-over.
+    candidates.refuse_misnamed(judged.as_ref().map_or(0, |recovered| recovered.floor))?;
+    let mut recovered = judged?;
+    recovered.report.list = listed - started;
+    recovered.report.total = started.elapsed();
     tell(&recovered);
+    Ok(recovered)
+}
+
+/// What the candidates make.
+fn judge(context: &mut Context<'_>, candidates: &Candidates, listed: Instant) -> Result<Recovered> {
+    let (last, above) = last::find(context, candidates)?;
+    let mut survey = survey(context, &last)?;
+    if context.live() {
+        survey.believe_what_is_gone(candidates, &last);
+    }
+    let chain = walk(context, candidates, &last, &survey)?;
+    let proven = Instant::now();
+    let mut recovered = assemble(context, candidates, &last, above, survey, chain)?;
+    recovered.report.structure = proven - listed;
+    recovered.report.replay = proven.elapsed();
     Ok(recovered)
 }
 
@@ -245,7 +256,7 @@ fn walk(
         return Ok(chain);
     }
     let shown = match context.mode {
-        Mode::View { live: false } => Some(survey.valid),
+        Mode::View { live } if !live || removed(Rule::ViewShowsProven) => Some(survey.valid),
         _ if survey.durable_through != 0 => Some(survey.proven),
         _ => None,
     };
@@ -290,25 +301,28 @@ fn assemble(
     };
     let sequences = openings().map(|opening| opening.sequence);
     let times = openings().map(|opening| opening.time);
-    // Not those of indexes: what an index of such an id may say of another segment is not believed.
-    let highest = candidates.all.keys().next_back();
     Ok(Recovered {
         uuid: last.opening.uuid,
         last: Arc::clone(last),
+        in_use: match context.mode {
+            Mode::Writer => candidates.identities(&blank)?,
+            Mode::View { .. } => BTreeSet::new(),
+        },
         discard: discard(candidates, &chain, last, &survey, &blank),
         blank,
         logs,
-        hollow: !proven_last && tail.is_empty() && last.opening.pred.is_some(),
+        hollow: survey.is_hollow(last),
         tail,
-        pred: if proven_last {
-            Some(survey.proven)
-        } else {
-            last.opening.pred
-        },
+        pred: survey.pred(last),
         floor: chain.floor,
         floor_proven: chain.floor == chain.floor_proven,
         next_sequence: 1 + sequences.fold(survey.sequence.max(above.sequence), u64::max),
-        next_segment: 1 + highest.copied().unwrap_or(0),
+        // Not above those of indexes: what an index of the id may say of another segment is not believed.
+        next_segment: 1 + if removed(Rule::IdsAreFresh) {
+            last.id
+        } else {
+            candidates.highest()
+        },
         incarnation_next,
         last_time: times.fold(survey.time.max(above.time), u64::max),
         clean: report.verdict == Verdict::Clean,
@@ -327,8 +341,12 @@ fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain
         replay::link(context, &mut logs, link)?;
     }
     let lowest = chain.links.first().map_or(last, |link| &link.segment);
-    replay::complete(context, &logs, lowest, &survey.unproven)?;
-    replay::cells(context, &mut logs)?;
+    if !removed(Rule::StatedIsThere) {
+        replay::complete(context, &logs, lowest, &survey.unproven)?;
+    }
+    if !removed(Rule::CellsAreRead) {
+        replay::cells(context, &mut logs)?;
+    }
     let stated = chain.incarnation_next.max(last.opening.incarnation_next);
     logs.incarnation_next = logs.incarnation_next.max(stated);
     Ok(logs)
@@ -407,16 +425,23 @@ fn discard(
     let proven_last = survey.durable_through != 0;
     let tail = survey.unproven.iter().flat_map(|batch| &batch.frames);
     let carried = tail
-        .filter(|frame| frame.kind == Kind::Floor)
+        .filter(|frame| frame.kind == Kind::Floor && !removed(Rule::CarriedFloor))
         .map(|frame| frame.index);
-    let floor = carried.max().unwrap_or(0).max(chain.floor_proven);
+    let proven = if removed(Rule::DeleteOnProof) {
+        chain.floor
+    } else {
+        chain.floor_proven
+    };
+    let floor = carried.max().unwrap_or(0).max(proven);
     let mut needed: BTreeSet<u64> = chain.links.iter().map(|link| link.segment.id).collect();
     if proven_last {
         needed.insert(last.id);
     } else {
         needed.remove(&last.id);
     }
-    needed.extend(blank);
+    if !removed(Rule::NamedAheadIsKept) {
+        needed.extend(blank);
+    }
     let kept = |id: &u64| needed.contains(id) || (*id < chain.floor && *id >= floor);
     let segments = candidates
         .all
@@ -428,7 +453,10 @@ fn discard(
         .iter()
         .filter(|id| !kept(id))
         .map(|id| Segment::index_name(*id));
-    segments.chain(indexes).collect()
+    let misnamed = candidates.misnamed.iter();
+    let left_over = misnamed.filter(|file| !file.second && candidates.is_left_over(file, floor));
+    let misnamed = left_over.map(|file| Segment::name(file.id));
+    segments.chain(indexes).chain(misnamed).collect()
 }
 
 fn tell(recovered: &Recovered) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Frame, Index, IndexOp, Kind};
+use crate::mutant::{Rule, removed};
 use crate::segment::read::{Wanted, read_payload};
 use crate::segment::walk::Batch;
 use crate::segment::{IndexBytes, Segment, Slots, index};
@@ -102,7 +103,9 @@ pub(super) fn apply<'a>(
     };
     let what = format!("{}, although every checksum holds", bad.what);
     let place = Finding::new(FindingKind::Damaged, segment.path.clone(), at..at, what);
-    context.damage(place.about(bad.log, bad.missing.clone()))?;
+    if !removed(Rule::GapIsDamage) {
+        context.damage(place.about(bad.log, bad.missing.clone()))?;
+    }
     if make_room(logs, &bad, &item()) && logs.replay(item(), segment).is_err() {
         tracing::debug!(log = bad.log.0, "an item of a damaged log was left out");
     }

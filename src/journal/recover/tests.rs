@@ -225,6 +225,29 @@ fn a_copy_of_a_real_batch_in_a_payload_is_no_witness() {
     assert_eq!(found.report.cut[0].offset, torn.offset);
 }
 
+/// What stood in the file's place before, in another life: the same id, offset and sequence, and another salt.
+#[test]
+fn a_header_with_another_salt_is_no_witness() {
+    let disk = made::disk();
+    let made = one_segment();
+    let mut other = Made::new(1, 1, None);
+    other.opening.salt ^= 1;
+    other.batch(0, &[create(1), entry(1, 0, b"zero")]);
+    other.batch(2, &[entry(1, 1, b"one")]);
+    other.batch(3, &[entry(1, 2, b"two")]);
+    other.mark(4, false);
+    let (last, mark) = (made.headers[2], other.headers[3]);
+    assert_eq!(last.end(), mark.offset, "it stands where the next batch would");
+    made.save(&disk);
+    disk.flip_bit(&name(1), last.payloads_at(), 0).unwrap();
+    let from = usize::try_from(mark.offset - BATCHES_AT).unwrap();
+    disk.write_raw(&name(1), mark.offset, &other.batches[from..])
+        .unwrap();
+    let found = open(&disk);
+    assert_eq!(found.report.verdict, Verdict::Torn);
+    assert_eq!(entries(&found, 1), ["zero", "one"]);
+}
+
 #[test]
 fn what_cannot_be_read_is_an_error_and_never_a_tear() {
     let (disk, made) = (made::disk(), one_segment());

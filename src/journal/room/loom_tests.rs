@@ -3,13 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
 
 use super::{Bound, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::group::Group;
 use crate::journal::ticket::Driver;
-use crate::sync::{Arc, Signal, thread};
+use crate::sync::{Arc, Instant, Signal, thread};
 
 fn model(preemptions: usize, run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
@@ -119,5 +118,24 @@ fn loom_closing_wakes_a_thread_and_a_task() {
         assert_eq!(blocked.join().unwrap(), ErrorKind::Closed);
         assert_eq!(task.join().unwrap(), ErrorKind::Closed);
         assert!(!bound.has_waiters());
+    });
+}
+
+/// Dropped before it is polled, while it stands in the line, or with room that it was given and has not seen: never is that room
+/// lost, nor the turn of whoever stands behind.
+#[test]
+fn loom_a_future_that_is_dropped_passes_its_room_on() {
+    model(3, || {
+        let bound = full();
+        let mut leaver = room(&bound, 2);
+        let _ = Pin::new(&mut leaver).poll(&mut Context::from_waker(Waker::noop()));
+        let wanted = room(&bound, 2);
+        let task = spawn(move || drop(block_on(wanted).unwrap()));
+        let given = bound.clone();
+        let giver = spawn(move || given.give_back(2));
+        drop(leaver);
+        giver.join().unwrap();
+        task.join().unwrap();
+        assert!(bound.try_take(2).unwrap());
     });
 }

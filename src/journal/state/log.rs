@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{DiskPlace, LogState, Pending, Piece, Place};
+use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place};
 use crate::format::{Facts, Frame, Kind};
+use crate::mutant::{Rule, removed};
 use crate::segment::{BlockRef, Segment, Slots};
 use crate::sync::Arc;
 use crate::types::{EntryId, Term, TermRun};
@@ -27,6 +28,7 @@ impl LogState {
             identity_at: 0,
             purged_at: 0,
             lost: Vec::new(),
+            cuts: Cuts::default(),
             unseen: false,
         }
     }
@@ -61,7 +63,11 @@ impl LogState {
     /// purge took it meanwhile.
     pub(crate) fn settle(&mut self, index: u64, serial: u64, segment: &Arc<Segment>, header_at: u64) {
         let front = self.end - self.pending.len() as u64;
-        let found = index == front && self.pending.front().is_some_and(|p| p.serial == serial);
+        let found = index == front
+            && self
+                .pending
+                .front()
+                .is_some_and(|p| p.serial == serial || removed(Rule::SettleItsEntry));
         if found {
             self.pending.pop_front();
             self.push_slots(segment, index..index + 1, Slots::one(index, header_at));
@@ -136,6 +142,7 @@ impl LogState {
 
     /// Drops the entries from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
+        self.cuts.add(from);
         if from < self.start {
             self.start = from;
         }
@@ -145,7 +152,9 @@ impl LogState {
         if self.start == from {
             self.end = from;
         }
-        self.durable_end = self.durable_end.min(self.end);
+        if !removed(Rule::DurableEndFalls) {
+            self.durable_end = self.durable_end.min(self.end);
+        }
         while self.pieces.back().is_some_and(|p| p.range.start >= self.end) {
             self.pieces.pop_back();
         }
@@ -196,6 +205,7 @@ impl LogState {
 
     /// Empties the log; the next entry is `next`, and the entry before it, of `term`, counts as purged.
     pub(crate) fn reset(&mut self, next: u64, term: Term) {
+        self.cuts.add(self.start);
         self.clear_entries();
         self.move_to(next);
         self.purged = next.checked_sub(1).map(|index| EntryId { term, index });
@@ -279,8 +289,12 @@ impl LogState {
     /// What a restatement of this log says.
     pub(crate) fn facts(&self) -> Facts {
         Facts {
-            first: self.start,
-            purged: self.purged,
+            first: if removed(Rule::RestateFirst) {
+                self.end
+            } else {
+                self.start
+            },
+            purged: self.purged.filter(|_| !removed(Rule::RestatePurged)),
             last: self.last().map(|id| id.term),
         }
     }

@@ -311,6 +311,27 @@ fn a_lost_opening_is_void_unless_a_later_header_proves_it() {
     }
 }
 
+/// A disk wrote the first batch of one segment at the same place of another, whose opening was lost in a legal crash. A header
+/// of another segment bears witness to nothing here.
+#[test]
+fn a_header_of_another_segment_proves_no_lost_opening() {
+    let disk = made::disk();
+    let [first, second, third] = three_segments();
+    save_all(&disk, &[first, second.clone(), third]);
+    let len = usize::try_from(FILE_LEN - BATCHES_AT).unwrap();
+    let mut strange = second.batches.clone();
+    strange.resize(len, 0);
+    disk.corrupt(&name(3), 0..4096, 1).unwrap();
+    disk.write_raw(&name(3), COPY_AT, &[0; 4096]).unwrap();
+    disk.write_raw(&name(3), BATCHES_AT, &strange).unwrap();
+    let found = open(&disk);
+    assert_eq!(
+        (segment_ids(&found), found.report.verdict),
+        (vec![1, 2], Verdict::Torn)
+    );
+    assert_eq!(found.report.cut[0].batches, 0);
+}
+
 #[test]
 fn a_prepared_file_that_was_never_written_is_left_out_silently() {
     let disk = made::disk();

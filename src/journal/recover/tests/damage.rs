@@ -1,6 +1,8 @@
 //! Acknowledged bytes that are not there: refused with the place, and read around by a view.
 
 use super::*;
+use crate::format::Facts;
+use crate::segment::made::Item;
 
 /// Two logs in each of four batches (2 to 5), and a mark that proves all of them.
 fn two_logs() -> Made {
@@ -175,6 +177,62 @@ fn a_view_reads_around_what_the_disk_does_not_give() {
             .iter()
             .any(|finding| finding.kind == FindingKind::Unreadable)
     );
+}
+
+/// A log was deleted and created again in a batch that is lost: its entries are not those of the first one.
+#[test]
+fn incarnations_stay_apart_where_what_parts_them_is_lost() {
+    let disk = made::disk();
+    let again = |item: Item| Item {
+        incarnation: 2,
+        ..item
+    };
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, b"old")]);
+    made.batch(2, &[again(create(1))]);
+    made.batch(3, &[again(entry(1, 0, b"new")), again(entry(1, 1, b"newer"))]);
+    made.mark(4, false);
+    made.save(&disk);
+    disk.flip_bit(&name(1), made.headers[1].offset + 9, 0).unwrap();
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    assert_eq!(entries(&view(&disk), 1), ["new", "newer"]);
+}
+
+/// Every checksum holds, and an entry is missing between two others: nobody wrote that.
+#[test]
+fn what_contradicts_itself_is_damage() {
+    let disk = made::disk();
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, b"a0")]);
+    made.batch(2, &[entry(1, 2, b"a2")]);
+    made.mark(3, false);
+    made.save(&disk);
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    assert_eq!(
+        good(&view(&disk), 1),
+        [Some("a0".into()), None, Some("a2".into())]
+    );
+}
+
+/// Facts count entries that stood below the floor, and nothing behind the facts took them: they are missing.
+#[test]
+fn entries_that_are_stated_and_not_there_are_damage() {
+    let disk = made::disk();
+    let mut first = Made::new(1, 1, None);
+    first.batch(0, &[create(1), entry(1, 0, b"a0"), entry(1, 1, b"a1")]);
+    let mut second = Made::new(2, 3, Some(first.end()));
+    second.opening.floor = 2;
+    let stated = Facts {
+        first: 0,
+        purged: None,
+        last: Some(crate::types::Term(7)),
+    };
+    second.batch(0, &[facts(1, 2, stated), entry(1, 2, b"a2")]);
+    second.mark(4, false);
+    first.save(&disk);
+    second.save(&disk);
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    assert_eq!(good(&view(&disk), 1), [None, None, Some("a2".into())]);
 }
 
 /// A finding names the bytes that are bad: of a restatement its payload, not the header in front of it, which verifies.

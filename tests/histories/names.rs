@@ -1,0 +1,176 @@
+//! Names that a directory forgets: after a sync of it failed the next one says Ok, and what the first one covered may be
+//! lost for good. A file can come back under a name that it had before, or stand under two.
+
+use everlog::fs::{Fs, Kept, SimFs};
+use everlog::{ErrorKind, Journal};
+
+use super::support::{A, disk, dynamic, entry, open, payloads, small};
+
+/// Entries that some life was told are durable, and that were handed in.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    acked: u64,
+    issued: u64,
+}
+
+fn len(index: u64) -> usize {
+    // Now and then one that needs a file of its own, whose id overtakes the one named ahead.
+    if index % 6 == 4 { 18_000 } else { 700 }
+}
+
+/// Opens, checks that everything acknowledged is there, and goes on.
+fn life(disk: &SimFs, told: Told, story: &str) -> Told {
+    let journal = match Journal::open_on(dynamic(disk), small()) {
+        Err(error) if error.kind() == ErrorKind::Io => return told,
+        opened => opened.unwrap_or_else(|e| panic!("{story}: {e}")),
+    };
+    let log = journal.log(A).unwrap_or_else(|e| panic!("{story}: {e}"));
+    let bounds = log.bounds().unwrap();
+    assert!(
+        (told.acked..=told.issued).contains(&bounds.end),
+        "{story}: {told:?}, found {bounds:?}"
+    );
+    for (index, found) in (bounds.start..).zip(log.read(bounds.clone())) {
+        let found = found.unwrap_or_else(|e| panic!("{story}: {index}: {e}"));
+        assert!(
+            found.payload[..] == entry(index, len(index)),
+            "{story}: entry {index}"
+        );
+    }
+    let mut told = Told {
+        acked: bounds.end,
+        issued: bounds.end,
+    };
+    for _ in 0..9 {
+        told.issued += 1;
+        match log.append(entry(told.acked, len(told.acked))) {
+            Ok(_) => told.acked = told.issued,
+            Err(error) if error.kind() == ErrorKind::Io => told.issued -= 1,
+            Err(_) => break,
+        }
+        if told.acked % 4 == 3 {
+            drop(journal.work());
+        }
+    }
+    if log.purge_to(told.acked.saturating_sub(7)).is_ok() {
+        drop(journal.reclaim());
+    }
+    told
+}
+
+/// Every sync of the directory of a life fails in turn, and is forgotten or not; the process is killed at any call around it; two
+/// lives follow, each ended by a power cut. A file is one segment: nothing acknowledged is overwritten, and the journal opens.
+#[test]
+fn a_directory_that_forgets_names_costs_nothing_acknowledged() {
+    for kept in [Kept::Nothing, Kept::Everything] {
+        for nth in 0..10 {
+            for stop in (4..130).step_by(6).chain([u64::MAX]) {
+                let disk = disk(stop);
+                let journal = super::support::create(&disk);
+                journal.create_log(A, 0).unwrap();
+                disk.fail_sync_dir("journal", nth, kept);
+                if stop < u64::MAX {
+                    disk.stop_after(stop);
+                }
+                drop(journal);
+                let story =
+                    format!("sync of the directory {nth} fails, {kept:?}, stopped after {stop} calls");
+                let mut told = life(&disk, Told::default(), &story);
+                let mut disk = disk.kill();
+                for seed in 0..4 {
+                    let story = format!("{story}, life {seed}");
+                    told = life(&disk, told, &story);
+                    disk = if seed == 2 { disk.kill() } else { disk.crash(seed) };
+                }
+                open(&disk, &story);
+            }
+        }
+    }
+}
+
+/// `create` fails because a sync of `journal/` or of its parent fails, and the directory forgets the name. The retry must not take the
+/// name that it still sees for one that is there: what it acknowledges survives a power cut.
+#[test]
+fn a_create_that_is_tried_again_is_durable() {
+    for dir in ["", "journal"] {
+        for kept in [Kept::Nothing, Kept::Everything] {
+            // The process goes on, or is killed at any call behind the failure.
+            for stop in (0..8).map(Some).chain([None]) {
+                let disk = disk(stop.unwrap_or(99));
+                disk.fail_sync_dir(dir, 0, kept);
+                let story = format!("sync of {dir:?} fails, {kept:?}, killed {stop:?} calls behind it");
+                let calls = {
+                    let probe = disk.fork();
+                    assert!(Journal::create_on(dynamic(&probe), small()).is_err(), "{story}");
+                    probe.ops()
+                };
+                let disk = match stop {
+                    Some(calls_behind) => {
+                        disk.stop_after(calls.saturating_sub(calls_behind));
+                        drop(Journal::create_on(dynamic(&disk), small()));
+                        disk.kill()
+                    }
+                    None => {
+                        drop(Journal::create_on(dynamic(&disk), small()));
+                        disk
+                    }
+                };
+                // Killed before the failure, it meets the next life.
+                let again = || Journal::open_or_create_on(dynamic(&disk), small());
+                let journal = again().or_else(|_| again());
+                let journal = journal.unwrap_or_else(|e| panic!("{story}: {e}"));
+                let log = journal.create_log(A, 0).unwrap();
+                log.append(b"acknowledged").unwrap();
+                drop((log, journal));
+                for seed in 0..6 {
+                    let again = open(&disk.crash(seed), &format!("{story}, seed {seed}"));
+                    let log = again
+                        .log(A)
+                        .unwrap_or_else(|e| panic!("{story}, seed {seed}: {e}"));
+                    assert_eq!(payloads(&log), [b"acknowledged"], "{story}, seed {seed}");
+                }
+            }
+        }
+    }
+}
+
+/// Files of others in `journal/` are not in the way of that, and stay.
+#[test]
+fn a_create_leaves_the_files_of_others_in_its_directory() {
+    let disk = disk(1);
+    disk.create_dir("journal").unwrap();
+    disk.create("journal/notes.txt").unwrap();
+    disk.sync_dir("journal").and(disk.sync_dir("")).unwrap();
+    drop(super::support::create(&disk));
+    assert!(disk.files().contains_key("journal/notes.txt"));
+    open(&disk.crash(1), "with notes");
+}
+
+/// The creator was killed before it synced the first segment's name, and the sync of the opening that found it fails: the name is
+/// forgotten. The opening after that is told Ok; a journal that it returned is there after a power cut, written to or not.
+#[test]
+fn a_journal_that_was_opened_is_there_whatever_its_directory_forgot() {
+    for stop in 0..40 {
+        let disk = disk(stop);
+        disk.stop_after(stop);
+        drop(Journal::create_on(dynamic(&disk), small()));
+        let disk = disk.kill();
+        for spare in 0..2 {
+            let disk = disk.fork();
+            disk.fail_sync_dir("journal", spare, Kept::Nothing);
+            let opened = Journal::open_on(dynamic(&disk), small());
+            let Ok(journal) = opened.or_else(|_| Journal::open_on(dynamic(&disk), small())) else {
+                continue;
+            };
+            let uuid = journal.uuid();
+            for seed in 0..6 {
+                let again = open(
+                    &disk.crash(seed),
+                    &format!("stop {stop}, spare {spare}, seed {seed}"),
+                );
+                assert_eq!(again.uuid(), uuid);
+            }
+            drop(journal);
+        }
+    }
+}
