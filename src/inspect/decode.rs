@@ -5,8 +5,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BATCH_HEADER_LEN, Bad, BatchHeader, Facts, Floor, Index, IndexOp, Opening, decode_block, decode_each, decode_frame,
-    decode_tables, header_at,
+    BATCH_HEADER_LEN, Bad, BatchHeader, Facts, Floor, Index, IndexOp, Opening, decode_block, decode_each,
+    decode_frame, decode_tables, header_at,
 };
 use crate::types::Term;
 
