@@ -3,7 +3,8 @@
 use everlog::fs::{Atom, Fs, SimFs};
 
 use super::support::{
-    A, copy_of, disk, entry, fill_with, keep_all, lose, one_log, open, payloads, segments, small, usage,
+    A, copy_of, disk, entry, fill_with, keep_all, keep_synced, lose, one_log, open, payloads, segments,
+    small, usage,
 };
 
 /// "`open`: everything that it found is durable": the directory of a journal that another program put there, and did not
@@ -40,6 +41,21 @@ fn the_reserve_keeps_its_names() {
     assert!(journal.report().carried_batches > 0);
     log.set(0, b"vote").unwrap();
     assert_eq!(payloads(&log), [entry(0, 900)]);
+}
+
+/// A larger entry makes the file for a tail larger before it is taken in: acknowledged on a disk that is full since, it can be
+/// carried.
+#[test]
+fn a_large_entry_can_be_carried_on_a_full_disk() {
+    let disk = disk(7);
+    let (journal, log) = one_log(&disk);
+    log.append(entry(0, 60_000)).unwrap();
+    let after = keep_synced(&disk);
+    drop((log, journal));
+    after.set_capacity(usage(&after).0);
+    let journal = open(&after, "a full disk with a large tail");
+    assert!(journal.report().carried_batches > 0);
+    assert_eq!(payloads(&journal.log(A).unwrap()), [entry(0, 60_000)]);
 }
 
 /// A file of zeros has its whole length, synced, before it gets a name: else a power cut leaves an opening that was kept in a
