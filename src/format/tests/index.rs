@@ -350,7 +350,7 @@ fn an_index_of_facts_without_their_payload_is_refused() {
 fn a_cut_index_is_short() {
     let (bytes, _) = sample();
     let end = usize::try_from(Index::summary_end(&bytes).unwrap()).unwrap();
-    for len in 0..end {
+    for len in (0..end).step_by(if cfg!(miri) { 41 } else { 1 }) {
         assert_eq!(Index::decode_summary(&bytes[..len]), Err(Bad::Short), "{len}");
     }
     assert!(Index::decode_summary(&bytes[..end]).is_ok());
