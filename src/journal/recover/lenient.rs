@@ -1,7 +1,7 @@
 //! Reading a damaged segment as far as it goes, for a view: what verifies is served, what does not is a finding.
 
 use crate::error::Result;
-use crate::format::{Kind, header_at};
+use crate::format::{BATCH_HEADER_LEN, Kind, header_at};
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::verdict::{Decision, Found, decide};
@@ -45,7 +45,8 @@ pub(super) fn read(
             }
             Step::Bad(bad) => {
                 let known = extent(&bad);
-                let hole = walk.window().hole_in(known.start..known.end.max(known.start + 1));
+                let header = known.start + BATCH_HEADER_LEN as u64;
+                let hole = walk.window().hole_in(known.start..known.end.max(header));
                 let found = Found {
                     readable: hole.is_none(),
                     valid: false,

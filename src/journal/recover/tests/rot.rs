@@ -47,3 +47,58 @@ fn a_payload_that_cannot_be_read_is_no_trouble_until_it_is_read() {
         .collect();
     assert_eq!(kinds, [Some(ErrorKind::Io), None, None]);
 }
+
+/// A view took it for void, and showed what stood before it as if that were all.
+#[test]
+fn a_carried_batch_that_cannot_be_read_is_not_void() {
+    let disk = made::disk();
+    let mut first = Made::new(1, 1, None);
+    first.batch(0, &[create(1), entry(1, 0, b"zero")]);
+    first.save(&disk);
+    let second = Made::new(2, 3, Some(first.end())).carry(&[entry(1, 1, b"one")]);
+    second.save(&disk);
+    assert_eq!(entries(&view(&disk), 1), ["zero", "one"]);
+    sector(&disk, 2, BATCHES_AT);
+    assert_eq!(refused(&disk).kind(), ErrorKind::Io);
+    let found = view(&disk);
+    assert_eq!(found.report.cut.len(), 0);
+    let [finding] = &found.findings[..] else {
+        panic!("{:?}", found.findings)
+    };
+    assert_eq!(
+        (finding.kind, finding.offset),
+        (FindingKind::Unreadable, BATCHES_AT)
+    );
+    assert!(
+        finding.path.ends_with(name(2)) && finding.bytes >= 512,
+        "{finding:?}"
+    );
+}
+
+/// A header that begins in front of a bad sector and ends in it is not to be had; it is not damaged.
+#[test]
+fn a_header_on_the_edge_of_a_bad_sector_is_unreadable() {
+    let disk = made::disk();
+    let mut made = Made::new(1, 1, None);
+    let filled = 4096 - 96 - 2 * 48 - 16 - 40;
+    made.batch(0, &[create(1), entry(1, 0, &vec![1; filled])]);
+    let edge = made.batch(2, &[entry(1, 1, b"one")]);
+    made.batch(3, &[entry(1, 2, &[2; 5000])]);
+    made.mark(4, false);
+    made.save(&disk);
+    assert_eq!(edge.offset, BATCHES_AT + 4096 - 40);
+    sector(&disk, 1, BATCHES_AT + 4096);
+    assert_eq!(refused(&disk).kind(), ErrorKind::Io);
+    let found = view(&disk);
+    assert!(
+        found
+            .findings
+            .iter()
+            .all(|finding| finding.kind != FindingKind::Torn)
+    );
+    let about = found
+        .findings
+        .iter()
+        .find(|finding| finding.offset == edge.offset);
+    assert_eq!(about.map(|finding| finding.kind), Some(FindingKind::Unreadable));
+}
