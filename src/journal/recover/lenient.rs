@@ -58,7 +58,7 @@ pub(super) fn read(
                     Decision::Damaged => FindingKind::Damaged,
                     Decision::Keep | Decision::End | Decision::Torn => break,
                 };
-                if !pass(context, segment, &mut walk, &mut out, bad, kind)? {
+                if !pass(context, segment, &mut walk, &mut out, bad, kind, to)? {
                     break;
                 }
             }
@@ -84,6 +84,7 @@ fn pass(
     out: &mut Read,
     bad: BadPlace,
     kind: FindingKind,
+    to: u64,
 ) -> Result<bool> {
     if let Some(rest) = bad.rest.filter(|_| !removed(Rule::DamageOfItsLog)) {
         let place = Finding::new(
@@ -97,7 +98,8 @@ fn pass(
         return Ok(true);
     }
     let next = walk.scan(bad.at + 1, Some(bad.sequence))?;
-    let end = next.stop.as_ref().map_or(next.end, |header| header.offset);
+    // Without a header behind it everything is lost, up to where the segment ends.
+    let end = next.stop.as_ref().map_or(to, |header| header.offset);
     context.damage(Finding::new(kind, segment.path.clone(), bad.at..end, bad.what))?;
     if let Some(header) = &next.stop {
         walk.resume(header);

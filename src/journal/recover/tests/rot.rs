@@ -102,3 +102,29 @@ fn a_header_on_the_edge_of_a_bad_sector_is_unreadable() {
         .find(|finding| finding.offset == edge.offset);
     assert_eq!(about.map(|finding| finding.kind), Some(FindingKind::Unreadable));
 }
+
+/// With every header behind the place gone, too, all of it is lost: up to where the successor says that the segment ends.
+#[test]
+fn a_finding_without_a_header_behind_it_reaches_to_the_end_of_the_segment() {
+    let disk = made::disk();
+    let mut first = Made::new(1, 1, None);
+    let batches = [&b"zero"[..], b"one", b"two"];
+    let headers: Vec<_> = (0..3)
+        .zip(batches)
+        .map(|(n, payload)| first.batch(0, &[entry(1, n, payload)]))
+        .collect();
+    first.save(&disk);
+    let second = Made::new(2, 5, Some(first.end()));
+    second.save(&disk);
+    let from = headers[1].offset;
+    let len = usize::try_from(first.end().offset - from).unwrap();
+    disk.write_raw(&name(1), from, &vec![0; len]).unwrap();
+    let found = view(&disk);
+    let finding = found.findings.iter().find(|finding| finding.offset == from);
+    assert_eq!(
+        finding.map(|finding| finding.bytes),
+        Some(len as u64),
+        "{:?}",
+        found.findings
+    );
+}
