@@ -21,6 +21,21 @@ fn two_segments(items: &[Item], last: &[Item]) -> (SimFs, [Made; 2]) {
     (disk, [first, second])
 }
 
+/// The other copy serves, so nothing is lost: how the journal was left is the same for everybody.
+#[test]
+fn a_rotten_copy_of_an_opening_does_not_change_how_the_journal_was_left() {
+    let (disk, _) = two_segments(&[create(1), entry(1, 0, b"zero")], &[entry(1, 1, b"one")]);
+    for at in [0, COPY_AT] {
+        disk.flip_bit(&name(1), at + 100, 0).unwrap();
+        let (open, view) = (open(&disk), view(&disk));
+        assert_eq!((open.report.verdict, open.clean), (Verdict::Clean, true));
+        assert_eq!((view.report.verdict, view.clean), (Verdict::Clean, true));
+        assert_eq!(open.report.warnings, view.report.warnings);
+        assert_eq!((open.report.warnings.len(), view.findings.len()), (1, 1));
+        disk.flip_bit(&name(1), at + 100, 0).unwrap();
+    }
+}
+
 /// Nothing there belongs to the journal, whatever the walk reads ahead.
 #[test]
 fn a_sector_behind_the_end_of_a_sealed_segment_need_not_be_readable() {
