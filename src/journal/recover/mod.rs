@@ -347,7 +347,7 @@ fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain
         replay::complete(context, &logs, lowest, &survey.unproven)?;
     }
     if !removed(Rule::CellsAreRead) {
-        replay::cells(context, &mut logs)?;
+        replay::cells(context, &mut logs, &survey.unproven)?;
     }
     let stated = chain.incarnation_next.max(last.opening.incarnation_next);
     logs.incarnation_next = logs.incarnation_next.max(stated);

@@ -143,3 +143,20 @@ fn a_finding_without_a_header_behind_it_reaches_to_the_end_of_the_segment() {
         found.findings
     );
 }
+
+/// Nobody can ask for the old value any more: the tail is carried before `open` returns.
+#[test]
+fn a_cell_that_the_tail_sets_again_is_not_read() {
+    let last = [entry(1, 0, b"zero")];
+    let (disk, [first, second]) = two_segments(&[create(1), set(1, 3, b"old")], &last);
+    disk.flip_bit(&name(1), first.headers[0].payloads_at(), 0)
+        .unwrap();
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    let mut again = second.clone();
+    again.batch(5, &[set(1, 4, b"another")]);
+    disk.write_raw(&name(2), 0, &again.bytes()).unwrap();
+    assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
+    again.batch(5, &[set(1, 3, b"new")]);
+    disk.write_raw(&name(2), 0, &again.bytes()).unwrap();
+    assert_eq!(tail(&open(&disk)).len(), 2);
+}
