@@ -152,6 +152,21 @@ fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
 
 /// No copy of the opening verifies: was anybody told of it?
 fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
+    if candidate.len < BATCHES_AT && !removed(Rule::FileLength) {
+        // Its full length was synced before it got its name, whatever became of it since: no crash leaves this.
+        let what = format!(
+            "the file was cut short: it has {} bytes, and no segment is so small",
+            candidate.len
+        );
+        let place = candidate.len..BATCHES_AT;
+        context.damage(Finding::new(
+            FindingKind::Damaged,
+            candidate.path.clone(),
+            place,
+            what,
+        ))?;
+        return Ok(Unit::Lost);
+    }
     let identity = Identity::unknown(candidate.id);
     let tolerant = context.lenient();
     let mut window = Window::new(

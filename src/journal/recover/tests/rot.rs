@@ -160,3 +160,21 @@ fn a_cell_that_the_tail_sets_again_is_not_read() {
     disk.write_raw(&name(2), 0, &again.bytes()).unwrap();
     assert_eq!(tail(&open(&disk)).len(), 2);
 }
+
+/// Its full length was synced before it got its name.
+#[test]
+fn a_file_that_is_shorter_than_any_segment_was_cut() {
+    for len in [0, 1, 256, COPY_AT, COPY_AT + 300, BATCHES_AT - 1] {
+        let (disk, _) = two_segments(&[create(1), entry(1, 0, b"zero")], &[entry(1, 1, b"one")]);
+        let file = disk.open(&name(2), crate::fs::Access::Write).unwrap();
+        file.set_len(len).unwrap();
+        file.sync_data().unwrap();
+        let error = refused(&disk);
+        assert_eq!(
+            (error.kind(), error.offset()),
+            (ErrorKind::Damaged, Some(len)),
+            "{error}"
+        );
+        assert!(view(&disk).findings.iter().any(Finding::is_damage));
+    }
+}
