@@ -184,7 +184,8 @@ impl<'a> Run<'a> {
                 self.bad(self.failed, "a journal that closed to writers takes a write");
             }
             Err(error) => {
-                let closed = self.failed && error.kind() == ErrorKind::Closed;
+                // The background may have been told, and nobody else.
+                let closed = self.may_fail() && error.kind() == ErrorKind::Closed;
                 self.bad(!closed, &format!("a healthy disk refuses a write: {error:?}"));
             }
         }
