@@ -215,7 +215,7 @@ impl Touched {
 
     pub(crate) fn byte(path: &str, at: u64) -> Touched {
         Touched {
-            files: BTreeMap::from([(path.to_owned(), vec![at..at + 1])]),
+            files: BTreeMap::from([(path.to_owned(), std::iter::once(at..at + 1).collect())]),
             ..Touched::default()
         }
     }

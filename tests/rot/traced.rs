@@ -67,6 +67,10 @@ impl Fs for Traced {
         self.inner.rename(from, to)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.inner.remove_dir(path)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.inner.remove(path)
     }
@@ -117,6 +121,10 @@ impl File for TracedFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.inner.sync_data()
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
     }
 
     fn len(&self) -> io::Result<u64> {
