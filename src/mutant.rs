@@ -16,6 +16,8 @@
 //! * The last term in restated facts: entries that stood below the floor are taken by a purge, which has a term of its own, before
 //!   anybody can ask (`RestatePurged`).
 //! * That a sequence lies above those of batches that were cut: nothing depends on them, as DESIGN.md says.
+//! * That a batch ends within its segment: a sealed one must end where its successor says (`SealedEnd`), and in the last one payloads
+//!   are read (`LastPayloads`).
 //! * That a serial tells a cell's statement from a later one: the later one is settled behind it.
 
 #[cfg(everlog_mutants)]
@@ -58,6 +60,10 @@ rules! {
     OpenRootSync = "open syncs the directory in which it found the journal's",
     OpenNamesSync = "open syncs the names that it believed",
     UnlinkSync = "the directory is synced when superseded files were removed",
+"two names":
+    FailedNameGoes = "a file whose naming failed is not used again",
+    SecondNameIsLeft = "a second name of a segment is left alone",
+    FileIsOneSegment = "a file that stands under two names is not two spares",
 "zeroing":
     WrittenZeros = "a segment is zeros that were written, not a length that was set",
     SpareIsBlank = "a spare is used only if it is blank",
@@ -83,7 +89,6 @@ rules! {
 "chain":
     HeaderChain = "a batch header must name the checksum of the one before",
     HeaderSequence = "a batch must have the next sequence",
-    BatchEnd = "a batch must end within its segment",
     SealedEnd = "a sealed segment must end where its successor says",
     IndexEnd = "an index must be of the end that the successor says",
     MissingIsDamage = "a predecessor that is missing is damage",
@@ -181,6 +186,7 @@ rules! {
     ReserveSpare = "appends never take the last spare",
     CarryFile = "a file for whatever must be carried stands ready",
     CarryFileGrows = "a larger entry makes that file larger first",
+    UnsyncedBound = "what is unsynced stays within what the reserve can carry",
     RestatedBytes = "a restatement is measured when it gets its place",
 "view":
     ViewLooksAgain = "beside a writer damage is what is seen twice",

@@ -6,8 +6,10 @@
 //! journal closes to writers.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::batch::Write;
+use super::completions::panic_text;
 use super::prepare::{Need, Prepared, carry_file_len};
 use super::{Chore, Shared};
 use crate::error::{Error, ErrorKind, Result};
@@ -222,11 +224,18 @@ impl Shared {
         if let Some(failed) = &writer.failed {
             return Err(failed.clone());
         }
-        let result = self.drive(writer, sync).or_else(|error| {
-            if removed(Rule::FailedFileEnds) {
-                return self.drive(writer, sync);
-            }
-            self.rehome(writer, &error)
+        let run = AssertUnwindSafe(|| {
+            self.drive(writer, sync).or_else(|error| {
+                if removed(Rule::FailedFileEnds) {
+                    return self.drive(writer, sync);
+                }
+                self.rehome(writer, &error)
+            })
+        });
+        // Whoever waits for room or for the next flush would wait for ever.
+        let result = catch_unwind(run).unwrap_or_else(|panic| {
+            let text = format!("a flush panicked: {}", panic_text(panic.as_ref()));
+            Err(Error::new(ErrorKind::Unknown, text))
         });
         result.map_err(|error| self.fail(writer, &error))
     }
@@ -234,10 +243,13 @@ impl Shared {
     fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
-            let fits = self.fitting(writer);
-            if writer.unsynced_terms > TERMS_MAX {
+            // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
+            let bound = self.config.in_flight_bytes;
+            let over = writer.unsynced_bytes + cost > bound && !removed(Rule::UnsyncedBound);
+            if writer.unsynced_terms > TERMS_MAX || over {
                 self.sync_active(writer, Rule::BatchSync)?;
             }
+            let fits = self.fitting(writer);
             if fits > 0 {
                 self.write_batch(writer, fits)?;
                 continue;
@@ -264,7 +276,12 @@ impl Shared {
         let Some(active) = &writer.active else { return 0 };
         let room = active.room(self.mark_room).min(BATCH_BYTES_MAX);
         let (mut frames, mut terms, mut payload, mut count) = (0, 0, 0, 0);
+        let mut charged = writer.unsynced_bytes;
         for write in &writer.todo {
+            charged += write.charge;
+            if count > 0 && charged > self.config.in_flight_bytes {
+                break;
+            }
             frames += write.ops.len();
             terms += write.terms();
             payload += write.payload_bytes();
@@ -527,13 +544,13 @@ impl Shared {
             ErrorKind::Closed,
             "the journal closed to writers after two failures in a row",
         );
-        tracing::error!(error = %cause, "the journal closes to writers");
         if removed(Rule::TwoFailuresClose) {
             return unknown;
         }
         writer.failed = Some(unknown.clone());
         let closed = self.core.lock().closed.get_or_insert(closed).clone();
         self.bound.close(closed);
+        tracing::error!(error = %cause, "the journal closes to writers");
         unknown
     }
 }

@@ -8,7 +8,7 @@ use super::scan::{Identity, Window, scan};
 use super::walk::{Depth, Step, Walk};
 use super::*;
 use crate::ErrorKind;
-use crate::format::{BATCHES_AT, Kind, header_at};
+use crate::format::{BATCHES_AT, BatchHeader, Kind, header_at};
 use crate::fs::{Access, Fs};
 use crate::types::{LogKey, Term};
 
@@ -95,6 +95,25 @@ fn a_walk_gives_every_batch_and_ends_where_the_writer_did() {
     }
     assert_eq!(walk.end(), made.end());
     assert!(matches!(walk.step().unwrap(), Step::Bad(bad) if bad.sequence == 14 && bad.rest.is_none()));
+}
+
+/// A batch that verifies and is not the next one, by its sequence or by what it names as the one before, ends the walk.
+#[test]
+fn a_batch_that_does_not_follow_is_bad() {
+    let forge: [fn(&mut BatchHeader); 2] = [|last| last.crc ^= 1, |last| last.sequence += 1];
+    for forged in forge {
+        let disk = made::disk();
+        let mut made = Made::new(1, 10, None);
+        made.batch(0, &[create(1), entry(1, 0, b"zero")]);
+        let end = made.end().offset;
+        forged(made.headers.last_mut().unwrap());
+        made.batch(11, &[entry(1, 1, b"one")]);
+        made.save(&disk);
+        let segment = open(&disk, &made);
+        let mut walk = Walk::new(&segment, made::FILE_LEN, Depth::Payloads, false).unwrap();
+        assert!(matches!(walk.step().unwrap(), Step::Batch(_)));
+        assert!(matches!(walk.step().unwrap(), Step::Bad(bad) if bad.at == end));
+    }
 }
 
 #[test]

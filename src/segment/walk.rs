@@ -186,7 +186,7 @@ impl<'a> Walk<'a> {
             )
         } else if !self.follows(&header) && !removed(Rule::HeaderChain) {
             "the batch does not follow the one before it".to_owned()
-        } else if header.end() > self.to && !removed(Rule::BatchEnd) {
+        } else if header.end() > self.to {
             format!(
                 "the batch ends at {}, behind the end of its segment",
                 header.end()

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use everlog::fs::{Fault, FaultFs, Gate, Kept, Op, Rule};
-use everlog::{Journal, Verdict};
+use everlog::{Journal, Verdict, WriteBatch};
 
 use super::support::{
     A, batches_of, copy_of, disk, dynamic, entry, keep_synced, last_segment, one_log, open, payloads,
@@ -33,6 +33,23 @@ fn nobody_is_told_before_the_sync_returned() {
     working.join().unwrap();
     ticket.wait().unwrap();
     assert_eq!(log.durable_end().unwrap(), 1);
+}
+
+/// An entry and the one that took its index, in one flush: the sync makes the new one durable, and it is the one that is read.
+#[test]
+fn a_sync_settles_the_entry_that_took_the_index() {
+    let disk = disk(8);
+    let (journal, log) = one_log(&disk);
+    let old = log.submit(entry(0, 100)).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.truncate_from(A, 0).append(A, entry(1, 100));
+    let new = journal.submit(batch).unwrap();
+    while journal.work().unwrap() {}
+    old.wait().unwrap();
+    new.wait().unwrap();
+    assert_eq!(log.get(0).unwrap()[..], entry(1, 100));
+    assert_eq!(log.durable_end().unwrap(), 1);
+    drop((log, journal));
 }
 
 /// "`close`: everything is durable": relaxed writes as well, and the closing mark bears witness to them.

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use everlog::fs::{Fault, FaultFs, Gate, Op, Rule};
-use everlog::{Background, Config, Journal, WriteBatch};
+use everlog::{Background, Config, ErrorKind, Journal, WriteBatch};
 
+use super::recorder::Recorder;
 use super::support::{
     A, batches_of, disk, dynamic, entry, keep_all, last_segment, one_log, open, payloads, segments, usage,
 };
@@ -226,6 +227,44 @@ fn cells_that_grow_while_they_are_restated_stay_within_the_segment() {
         assert_eq!(found.cell(139).unwrap().unwrap().len(), 8, "fill {fill}");
         assert_eq!(found.bounds().unwrap(), count..count + 1, "fill {fill}");
         drop((log, journal));
+    }
+}
+
+/// A file system that panics in the middle of a flush ends the journal like one that fails twice: whoever waits is told, nobody waits
+/// for ever, and nothing more is written where it stopped.
+#[test]
+fn a_panic_in_a_flush_closes_the_journal_and_hangs_nobody() {
+    for background in [Background::Threads, Background::Caller] {
+        let (told, hears) = mpsc::channel();
+        thread::spawn(move || {
+            let disk = disk(8);
+            let recorder = Recorder::new(dynamic(&disk));
+            let config = Config::new()
+                .segment_bytes(16 << 10)
+                .in_flight_bytes(4 << 10)
+                .background(background);
+            let journal = Journal::create_on(Arc::new(recorder.clone()), config).unwrap();
+            let log = journal.create_log(A, 0).unwrap();
+            log.append(entry(0, 900)).unwrap();
+            log.append_relaxed(entry(1, 900)).unwrap();
+            recorder.panic();
+            assert_eq!(log.append(entry(2, 900)).unwrap_err().kind(), ErrorKind::Unknown);
+            for _ in 0..10 {
+                let error = log.append_relaxed(entry(3, 900)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+            }
+            assert_eq!(log.get(0).unwrap(), entry(0, 900));
+            let writes = recorder.events().len();
+            drop(log);
+            assert_eq!(journal.close().unwrap_err().kind(), ErrorKind::Unknown);
+            assert_eq!(recorder.events().len(), writes);
+            assert!(payloads(&open(&disk, "after all").log(A).unwrap()).len() >= 2);
+            told.send(()).unwrap();
+        });
+        assert!(
+            hears.recv_timeout(Duration::from_secs(10)).is_ok(),
+            "{background:?}: somebody hangs, or see above"
+        );
     }
 }
 

@@ -254,6 +254,34 @@ fn a_shortened_segment_is_damaged() {
     }
 }
 
+/// The same of sealed segments with an index that is sound: it does not stand for bytes that are gone.
+#[test]
+fn a_shortened_segment_is_damaged_though_its_index_is_sound() {
+    let disk = disk(14);
+    let (journal, log) = one_log(&disk);
+    for i in 0..20 {
+        log.append(entry(i, 900)).unwrap();
+    }
+    while journal.work().unwrap() {}
+    drop(log);
+    journal.close().unwrap();
+    let disk = keep_all(&disk);
+    let mut all = segments(&disk);
+    all.pop();
+    for path in all {
+        assert!(disk.files().contains_key(&path.replace(".seg", ".idx")), "{path}");
+        for batch in batches_of(&disk, &path) {
+            let short = keep_all(&disk);
+            let file = short.open(&path, everlog::fs::Access::Write).unwrap();
+            file.set_len(batch.offset + 10).unwrap();
+            file.sync_data().unwrap();
+            drop(file);
+            let error = try_open(&short).expect_err(&path);
+            assert_eq!(error.kind(), ErrorKind::Damaged, "{path} {batch:?}: {error}");
+        }
+    }
+}
+
 /// A file with an id at the end of all numbers must not turn the next id around.
 #[test]
 fn a_file_named_like_the_last_id_is_refused_or_passed_over() {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use everlog::fs::{Access, File, Fs, Lock, Space};
@@ -21,6 +22,7 @@ pub(crate) struct Recorder {
     inner: Arc<dyn Fs>,
     events: Arc<Mutex<Vec<Event>>>,
     names: Arc<Mutex<Vec<Name>>>,
+    panics: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
@@ -36,11 +38,17 @@ impl Recorder {
             inner,
             events: Arc::default(),
             names: Arc::default(),
+            panics: Arc::default(),
         }
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap().clone()
+    }
+
+    /// Every write panics from now on.
+    pub(crate) fn panic(&self) {
+        self.panics.store(true, Ordering::SeqCst);
     }
 
     fn told(&self, event: Event) {
@@ -136,6 +144,7 @@ impl File for RecordedFile {
     }
 
     fn write_at(&self, buffer: &[u8], offset: u64) -> io::Result<usize> {
+        assert!(!self.recorder.panics.load(Ordering::SeqCst), "told to panic");
         let taken = self.inner.write_at(buffer, offset)?;
         let path = self.name.lock().unwrap().clone();
         self.recorder.told(Event::Write {

@@ -335,3 +335,33 @@ fn a_file_that_another_thread_made_is_no_full_disk() {
         journal.close().unwrap();
     }
 }
+
+/// Cells never queue for room, so that any number of them may be submitted and not awaited. What a crash leaves of them must still be
+/// no more than the reserve was made for, and no more than one unit can carry: the disk is full, and the journal opens.
+#[test]
+fn cells_that_nobody_awaits_leave_no_tail_that_the_reserve_cannot_carry() {
+    let bound = 4 << 10;
+    let config = small().segment_bytes(256 << 10).in_flight_bytes(bound);
+    for len in [200, 1000, 3000, 9000] {
+        let disk = disk(9);
+        let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+        journal.create_log(A, 0).unwrap();
+        let mut last = None;
+        for n in 0..60_u8 {
+            let mut batch = WriteBatch::new();
+            batch.set(A, n % 3, vec![n; len]);
+            last = Some(journal.submit(batch).unwrap());
+        }
+        last.unwrap().wait().unwrap();
+        fill_up(&disk);
+        let after = disk.kill();
+        drop(journal);
+        let again = Journal::open_on(dynamic(&after), config.clone());
+        let again = again.unwrap_or_else(|e| panic!("cells of {len} bytes: {e}"));
+        let most = 2 * bound.max(len as u64);
+        let carried = again.report().carried_bytes;
+        assert!(carried <= most, "cells of {len} bytes: {carried} carried");
+        let log = again.log(A).unwrap();
+        assert_eq!(log.cell(2).unwrap().unwrap(), vec![59; len]);
+    }
+}

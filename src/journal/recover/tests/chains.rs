@@ -202,6 +202,28 @@ fn an_unproven_floor_excuses_missing_files_and_permits_deletion_once_it_is_carri
 }
 
 /// Rule 4: the predecessor of the next unit is that of the unproven one, unchanged, and its content is the tail.
+/// A floor that stands in an opening which nothing proves: missing files are excused, and none is removed by it.
+#[test]
+fn a_floor_that_only_an_unproven_opening_names_permits_no_deletion() {
+    for missing in [false, true] {
+        let disk = made::disk();
+        let [first, second, mut third] = three_segments();
+        third.opening.floor = 2;
+        third.batches.clear();
+        third.headers.clear();
+        let mut again = Made::new(2, 4, second.opening.pred);
+        again.batch(0, &[create(2), entry(2, 0, b"two")]);
+        third.opening.pred = Some(again.end());
+        save_all(&disk, &[first, again, third]);
+        if missing {
+            disk.remove(&name(1)).unwrap();
+        }
+        let found = open(&disk);
+        assert_eq!((found.floor, found.floor_proven), (2, false));
+        assert_eq!((segment_ids(&found), found.discard), (vec![2], vec![name(3)]));
+    }
+}
+
 #[test]
 fn an_unproven_unit_is_carried_again_under_its_own_predecessor() {
     let disk = made::disk();
@@ -274,6 +296,27 @@ fn a_witnessed_unit_whose_carried_frames_rotted_is_damage() {
         (damage.len(), damage[0].log, damage[0].range.clone()),
         (1, Some(LogKey(1)), Some(2..3))
     );
+}
+
+/// A batch that verifies where the carried one should be, and is not the one that the opening names, makes no unit.
+#[test]
+fn a_unit_is_the_batch_that_its_opening_names() {
+    let forge: [fn(&mut Made); 2] = [
+        |made| made.opening.carry_crc ^= 1,
+        |made| made.opening.carry_len += 8,
+    ];
+    for forged in forge {
+        let disk = made::disk();
+        let [first, second, _] = three_segments();
+        let mut third = Made::new(3, 7, Some(second.end())).carry(&[entry(1, 4, b"four")]);
+        forged(&mut third);
+        save_all(&disk, &[first, second, third]);
+        let found = open(&disk);
+        assert_eq!(
+            (segment_ids(&found), found.report.verdict),
+            (vec![1, 2], Verdict::Torn)
+        );
+    }
 }
 
 /// Rule 2: opening and first batch go under one sync; the opening's sectors are lost, the batch persisted.
