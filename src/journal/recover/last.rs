@@ -153,19 +153,7 @@ fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
 /// No copy of the opening verifies: was anybody told of it?
 fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
     if candidate.len < BATCHES_AT && !removed(Rule::FileLength) {
-        // Its full length was synced before it got its name, whatever became of it since: no crash leaves this.
-        let what = format!(
-            "the file was cut short: it has {} bytes, and no segment is so small",
-            candidate.len
-        );
-        let place = candidate.len..BATCHES_AT;
-        context.damage(Finding::new(
-            FindingKind::Damaged,
-            candidate.path.clone(),
-            place,
-            what,
-        ))?;
-        return Ok(Unit::Lost);
+        return cut_short(context, candidate);
     }
     let identity = Identity::unknown(candidate.id);
     let tolerant = context.lenient();
@@ -223,6 +211,22 @@ fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Re
             Ok(Unit::Void { why, seen })
         }
     }
+}
+
+/// A file that is shorter than any segment. Its full length was synced before it got its name, whatever became of it since: no crash
+/// leaves this.
+fn cut_short(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
+    let what = format!(
+        "the file was cut short: it has {} bytes, and no segment is so small",
+        candidate.len
+    );
+    context.damage(Finding::new(
+        FindingKind::Damaged,
+        candidate.path.clone(),
+        candidate.len..BATCHES_AT,
+        what,
+    ))?;
+    Ok(Unit::Lost)
 }
 
 /// The last segment, walked in full.
