@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use everlog::fs::sim::Ledger;
 use everlog::fs::{Access, Fs, SimFs};
-use everlog::{Config, EntryId, Journal, LogKey, WriteBatch};
+use everlog::{Config, EntryId, Journal, LogKey, Metrics, WriteBatch};
 
 use super::model::{Model, Step};
 use super::random::bytes;
@@ -129,6 +129,16 @@ impl<'a> Life<'a> {
             file.sync_data().expect("the disk is fine");
         }
         self.disk.sync_dir("journal").expect("the disk is fine");
+    }
+
+    /// What the process that is open now has done.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.journal().metrics()
+    }
+
+    /// How many batches it carried when it opened.
+    pub(crate) fn carried(&self) -> u64 {
+        self.journal().report().carried_batches
     }
 
     pub(crate) fn perform(&mut self, letter: Letter, position: usize) {

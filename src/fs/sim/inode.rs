@@ -112,14 +112,14 @@ impl Inode {
 
     /// Sectors with pending writes.
     pub(super) fn written_sectors(&self, size: u64) -> BTreeSet<u64> {
-        let writes = self.pending.iter().filter_map(|pending| match &pending.change {
-            Change::Write { offset, bytes } => {
-                Some(offset / size..(offset + bytes.len() as u64).div_ceil(size))
-            }
-            Change::Cut { to, rest } => Some(to / size..to / size + (rest.len() as u64).div_ceil(size)),
-            Change::Grow => None,
+        let writes = self.pending.iter().map(|pending| match &pending.change {
+            Change::Write { offset, bytes } => (offset / size, bytes.len() as u64),
+            Change::Cut { to, rest } => (to / size, rest.len() as u64),
+            Change::Grow => (0, 0),
         });
-        writes.flatten().collect()
+        writes
+            .flat_map(|(first, len)| first..first + len.div_ceil(size))
+            .collect()
     }
 
     pub(super) fn write(&mut self, op: u64, sector: u64, offset: u64, bytes: &[u8]) {
