@@ -73,16 +73,44 @@ fn fix_frame(bytes: &mut [u8], at: usize, terms_at: usize, terms_count: usize) {
     put(bytes, at, crc);
 }
 
-/// An index file: the checksum at 8 covers everything from 12 to the end of the summary, whose length stands at 60.
+/// An index file: the checksums of the blocks in their runs, then the one at 8, which covers everything from 12 to the
+/// end of the summary. Its length stands at 52, the number of operations at 56.
 pub fn index(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    if bytes.len() >= INDEX_HEADER {
-        let end = INDEX_HEADER.saturating_add(get(&bytes, 60) as usize);
-        let end = end.min(bytes.len());
-        let crc = crc32fast::hash(&bytes[12..end]);
-        put(&mut bytes, 8, crc);
+    if bytes.len() < INDEX_HEADER {
+        return bytes;
     }
+    let mut at = INDEX_HEADER;
+    for _ in 0..get(&bytes, 56) {
+        match next_op(&mut bytes, at) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    let end = INDEX_HEADER.saturating_add(get(&bytes, 52) as usize);
+    let end = end.min(bytes.len());
+    let crc = crc32fast::hash(&bytes[12..end]);
+    put(&mut bytes, 8, crc);
     bytes
+}
+
+/// Makes a run agree with its block; returns where the operation behind the one at `at` stands.
+fn next_op(bytes: &mut [u8], at: usize) -> Option<usize> {
+    let op = bytes.get(at..)?;
+    let is_run = op.first() == Some(&1);
+    if op.len() < if is_run { 56 } else { 72 } {
+        return None;
+    }
+    if !is_run {
+        return Some(at + 72 + get(op, 64) as usize);
+    }
+    let (count, terms) = (get(op, 4) as usize, get(op, 52) as usize);
+    let block = usize::try_from(u64::from(get(op, 40)) | u64::from(get(op, 44)) << 32).ok()?;
+    let end = count.checked_mul(4).and_then(|len| block.checked_add(len));
+    if let Some(crc) = end.and_then(|end| bytes.get(block..end)).map(crc32fast::hash) {
+        put(bytes, at + 48, crc);
+    }
+    terms.checked_mul(24).and_then(|len| (at + 56).checked_add(len))
 }
 
 fn frame_crc(salt: &[u8], term: &[u8], header: &[u8]) -> u32 {

@@ -2,18 +2,26 @@
 //! written at that place.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use arbitrary::Arbitrary;
+use bytes::Bytes;
 use everlog::fs::{Fs, Profile, SimFs};
-use everlog::inspect::View;
+use everlog::inspect::{View, dump_on, verify_on};
 use everlog::{Background, Config, Entry, EntryId, ErrorKind, Journal, LogKey};
+
+use crate::forge::{Forgery, agree};
 
 /// A journal to begin with, and what happens to its files.
 #[derive(Arbitrary, Debug)]
 pub struct Input {
     journal: u8,
+    /// Whether everything is read by `verify` and `dump`, too.
+    inspect: bool,
     edits: Vec<Edit>,
+    /// Put in behind the edits; if there is one, every checksum is made to agree.
+    forgeries: Vec<Forgery>,
 }
 
 /// One edit; files and places are taken modulo what exists.
@@ -65,7 +73,8 @@ enum Edit {
 
 const EDITS_MAX: usize = 8;
 
-type Files = BTreeMap<String, Vec<u8>>;
+/// Paths and contents.
+pub type Files = BTreeMap<String, Vec<u8>>;
 
 /// A journal's files, and everything that was ever written to it.
 #[derive(Clone, Default)]
@@ -89,9 +98,16 @@ pub fn run(input: &Input) {
     for edit in input.edits.iter().take(EDITS_MAX) {
         edit.apply(&mut files);
     }
+    let known = input.forgeries.is_empty().then_some(seed);
+    for forgery in input.forgeries.iter().take(EDITS_MAX) {
+        forgery.apply(&mut files);
+    }
+    if known.is_none() {
+        agree(&mut files);
+    }
     let disk = disk_with(&files);
-    view(&disk, seed);
-    open(&disk, seed);
+    look(&disk, known, input.inspect);
+    open(&disk, known);
 }
 
 fn config() -> Config {
@@ -112,23 +128,30 @@ fn disk_with(files: &Files) -> SimFs {
     disk
 }
 
-/// A view reads as far as it goes, and changes nothing.
-fn view(disk: &SimFs, seed: &Seed) {
+/// A view reads as far as it goes, and changes nothing; nor do the other ways to look.
+fn look(disk: &SimFs, known: Option<&Seed>, inspect: bool) {
     let before = disk.dump();
     if let Ok(view) = View::open_on(Arc::new(disk.clone()), config()) {
         for key in view.logs() {
             let Ok(log) = view.log(key) else { continue };
             let Ok(bounds) = log.bounds() else { continue };
-            let close = bounds.start..bounds.end.min(bounds.start.saturating_add(2000));
-            log.read(close)
+            let _ = (log.last(), log.purged(), log.terms(bounds.clone()));
+            log.read(near(&bounds))
                 .flatten()
-                .for_each(|entry| seed.check_entry(key, &entry));
+                .for_each(|entry| check_entry(known, key, &entry));
+            for cell in log.cells().unwrap_or_default() {
+                check_cell(known, key, cell, log.cell(cell));
+            }
         }
     }
-    assert!(before == disk.dump(), "a view changed a file");
+    if inspect {
+        let _ = verify_on(Arc::new(disk.clone()), config(), &mut |_| {});
+        let _ = dump_on(Arc::new(disk.clone()), None, &mut |_| Ok(()));
+    }
+    assert!(before == disk.dump(), "looking changed a file");
 }
 
-fn open(disk: &SimFs, seed: &Seed) {
+fn open(disk: &SimFs, known: Option<&Seed>) {
     let before = disk.dump();
     let journal = match Journal::open_on(Arc::new(disk.clone()), config()) {
         Ok(journal) => journal,
@@ -140,35 +163,65 @@ fn open(disk: &SimFs, seed: &Seed) {
             return;
         }
     };
-    check(&journal, seed);
-    let key = LogKey(99);
-    let log = journal
-        .open_or_create_log(key, 0)
-        .expect("an open journal takes a log");
-    let id = log.append(b"after").expect("an open journal takes an append");
-    drop(log);
-    journal.close().expect("an open journal closes");
+    check(&journal, known);
+    match known {
+        Some(_) => {
+            let id = append(&journal).expect("an open journal takes an append");
+            journal.close().expect("an open journal closes");
+            check_again(disk, id);
+        }
+        // A forged counter may be at its end, and a forged number anything; what was taken in must stand all the same.
+        None => {
+            if let (Ok(id), Ok(())) = (append(&journal), journal.close()) {
+                check_again(disk, id);
+            }
+        }
+    }
+}
+
+const KEY: LogKey = LogKey(99);
+
+fn append(journal: &Journal) -> everlog::Result<EntryId> {
+    journal.open_or_create_log(KEY, 0)?.append(b"after")
+}
+
+fn check_again(disk: &SimFs, id: EntryId) {
     let journal = Journal::open_on(Arc::new(disk.clone()), config()).expect("what opens once opens again");
-    let payload = journal.log(key).and_then(|log| log.get(id.index));
+    let payload = journal.log(KEY).and_then(|log| log.get(id.index));
     assert_eq!(payload.expect("a durable entry is there"), b"after".as_slice());
 }
 
-fn check(journal: &Journal, seed: &Seed) {
+fn check(journal: &Journal, known: Option<&Seed>) {
     for key in journal.logs() {
         let log = journal.log(key).expect("a listed log is there");
         let bounds = log.bounds().expect("a log has bounds");
-        for index in bounds.start..bounds.end.min(bounds.start.saturating_add(2000)) {
+        for index in near(&bounds) {
             match log.entry(index) {
-                Ok(entry) => seed.check_entry(key, &entry),
+                Ok(entry) => check_entry(known, key, &entry),
                 Err(e) => assert_eq!(e.kind(), ErrorKind::Damaged, "log {key}, entry {index}: {e}"),
             }
         }
         for cell in log.cells().unwrap_or_default() {
-            if let Ok(Some(value)) = log.cell(cell) {
-                let known = seed.cells.contains(&(key, cell, value.to_vec()));
-                assert!(known, "log {key}: cell {cell} was never {value:?}");
-            }
+            check_cell(known, key, cell, log.cell(cell));
         }
+    }
+}
+
+/// The first entries: forged bounds may be as wide as numbers are.
+fn near(bounds: &Range<u64>) -> Range<u64> {
+    bounds.start..bounds.end.min(bounds.start.saturating_add(2000))
+}
+
+fn check_entry(known: Option<&Seed>, key: LogKey, entry: &Entry) {
+    if let Some(seed) = known {
+        seed.check_entry(key, entry);
+    }
+}
+
+fn check_cell(known: Option<&Seed>, key: LogKey, cell: u8, value: everlog::Result<Option<Bytes>>) {
+    if let (Some(seed), Ok(Some(value))) = (known, value) {
+        let known = seed.cells.contains(&(key, cell, value.to_vec()));
+        assert!(known, "log {key}: cell {cell} was never {value:?}");
     }
 }
 
@@ -267,24 +320,32 @@ fn seeds() -> Vec<Seed> {
             .create_log(LogKey(key), key * 10)
             .expect("a log is created");
     }
-    seed.fill(&journal, 120);
+    seed.fill(&journal, 45);
     journal.close().expect("the journal closes");
     seeds.push(seed.taken(&disk));
 
     let journal = Journal::open_on(Arc::new(disk.clone()), config()).expect("the journal opens");
-    seed.fill(&journal, 40);
+    seed.fill(&journal, 15);
     let disk = disk.kill();
     drop(journal);
     seeds.push(seed.taken(&disk));
 
     let journal = Journal::open_on(Arc::new(disk.clone()), config()).expect("the journal opens");
     seeds.push(seed.taken(&disk));
-    seed.fill(&journal, 60);
+    seed.fill(&journal, 24);
     seed.shrink(&journal);
-    seed.fill(&journal, 60);
+    seed.fill(&journal, 24);
     let disk = disk.kill();
     drop(journal);
     seeds.push(seed.taken(&disk));
+    for seed in &seeds {
+        let mut files = seed.files.clone();
+        agree(&mut files);
+        assert!(
+            files == seed.files,
+            "what agrees already is left alone: is the forger behind the format?"
+        );
+    }
     seeds
 }
 

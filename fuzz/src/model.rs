@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
 
-use everlog::{EntryId, Journal, LogKey, Term};
+use everlog::inspect::View;
+use everlog::{EntryId, Journal, LogKey, Term, TermRun};
 
 /// All logs of a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -100,6 +102,37 @@ impl LogState {
     }
 }
 
+/// Reads every log, be the journal open or in a view: both have the same methods.
+macro_rules! read {
+    ($of:expr) => {{
+        let mut state = State::default();
+        for key in $of.logs() {
+            let log = $of.log(key).expect("a listed log is there");
+            let bounds = log.bounds().expect("a log has bounds");
+            let mut found = LogState::new(bounds.start);
+            for (entry, index) in log.read(bounds.clone()).zip(bounds.clone()) {
+                let entry = entry.unwrap_or_else(|e| panic!("log {key}, entry {index}: {e}"));
+                assert_eq!(entry.id.index, index, "log {key}: out of order");
+                found
+                    .entries
+                    .push_back((entry.id.term, Payload(entry.payload.to_vec())));
+            }
+            assert_eq!(found.end(), bounds.end, "log {key}: entries are missing");
+            found.purged = log.purged().expect("a log says what was purged");
+            for id in log.cells().expect("a log lists its cells") {
+                let value = log.cell(id).expect("a cell reads");
+                let value = value.expect("a listed cell is there");
+                found.cells.insert(id, Payload(value.to_vec()));
+            }
+            let last = log.last().expect("a log says what is last");
+            assert_eq!(last, found.last(), "log {key}: the last entry");
+            found.check_terms(key, &|range| log.terms(range), &|index| log.term_at(index));
+            state.logs.insert(key, found);
+        }
+        state
+    }};
+}
+
 impl State {
     /// What `journal` says through its public API.
     ///
@@ -107,35 +140,39 @@ impl State {
     ///
     /// If a read fails, or two of its answers contradict each other.
     pub fn read(journal: &Journal) -> State {
-        let logs = journal
-            .logs()
-            .into_iter()
-            .map(|key| (key, read_log(journal, key)));
-        State { logs: logs.collect() }
+        read!(journal)
+    }
+
+    /// The same of a view.
+    ///
+    /// # Panics
+    ///
+    /// As for [`State::read`].
+    pub fn view(view: &View) -> State {
+        read!(view)
     }
 }
 
-fn read_log(journal: &Journal, key: LogKey) -> LogState {
-    let log = journal.log(key).expect("a listed log is there");
-    let bounds = log.bounds().expect("a log has bounds");
-    let mut state = LogState::new(bounds.start);
-    for (entry, index) in log.read(bounds.clone()).zip(bounds.clone()) {
-        let entry = entry.unwrap_or_else(|e| panic!("log {key}, entry {index}: {e}"));
-        assert_eq!(entry.id.index, index, "log {key}: out of order");
-        state
-            .entries
-            .push_back((entry.id.term, Payload(entry.payload.to_vec())));
+impl LogState {
+    /// The runs of terms, and the terms of both ends, are those of the entries.
+    fn check_terms(
+        &self,
+        key: LogKey,
+        terms: &dyn Fn(Range<u64>) -> everlog::Result<Vec<TermRun>>,
+        term_at: &dyn Fn(u64) -> everlog::Result<Term>,
+    ) {
+        let mut runs: Vec<TermRun> = Vec::new();
+        for (first, (term, _)) in (self.start..).zip(&self.entries) {
+            if runs.last().is_none_or(|run| run.term != *term) {
+                runs.push(TermRun { first, term: *term });
+            }
+        }
+        let said = terms(0..u64::MAX).expect("a log says its terms");
+        assert_eq!(said, runs, "log {key}: runs of terms");
+        for id in self.purged.into_iter().chain(self.last()) {
+            let said = term_at(id.index).expect("the term of an end");
+            assert_eq!(said, id.term, "log {key}: term of entry {}", id.index);
+        }
+        assert!(term_at(self.end()).is_err(), "log {key}: a term beyond the end");
     }
-    assert_eq!(state.end(), bounds.end, "log {key}: entries are missing");
-    state.purged = log.purged().expect("a log says what was purged");
-    for id in log.cells().expect("a log lists its cells") {
-        let value = log
-            .cell(id)
-            .expect("a cell reads")
-            .expect("a listed cell is there");
-        state.cells.insert(id, Payload(value.to_vec()));
-    }
-    let last = log.last().expect("a log says what is last");
-    assert_eq!(last, state.last(), "log {key}: the last entry");
-    state
 }

@@ -2,12 +2,17 @@
 //! syncs in between. After each of them the journal must be in a state that the model was in: none before the last
 //! acknowledged one, and none that was never asked for.
 
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use everlog::fs::{Fs, Kept, Profile, SimFs};
-use everlog::{Alignment, Background, Config, EntryId, Error, ErrorKind, Journal, LogKey, Ticket, Written};
+use everlog::inspect::View;
+use everlog::{
+    Alignment, Background, Config, EntryId, Error, ErrorKind, Journal, LogKey, Ticket, WriteBatch, Written,
+};
 
 use crate::model::{LogState, State};
 use crate::step::{Step, plan};
@@ -57,6 +62,18 @@ enum Call {
         spare: u8,
         kept: u8,
     },
+    /// The disk has so many blocks left.
+    Fill {
+        blocks: u8,
+    },
+    /// A look from outside, beside the writer.
+    View,
+    /// Part of a log is read, by its limits.
+    Read {
+        log: u8,
+        from: u8,
+        bytes: u16,
+    },
 }
 
 #[derive(Arbitrary, Clone, Copy, Debug)]
@@ -65,10 +82,19 @@ enum How {
     Relaxed,
     Submit,
     SubmitRelaxed,
+    /// Told by a callback.
+    Callback,
+    /// Refused where it would have to wait.
+    Try,
+    /// With room that was reserved before.
+    Room,
 }
 
 const CALLS_MAX: usize = 48;
 const STEPS_MAX: usize = 6;
+/// Bytes of room that are asked for at most: half of the bound.
+const ROOM_MAX: u64 = 32 << 10;
+const BLOCK: u64 = 4096;
 /// How often an opening is tried while planned failures are about.
 const OPENINGS_MAX: usize = 20;
 
@@ -83,6 +109,8 @@ struct Run {
     written: usize,
     /// Tickets with their states, and whether they promise durability.
     tickets: Vec<(Ticket<Written>, usize, bool)>,
+    /// What callbacks will be told, with the states.
+    callbacks: Vec<(Arc<OnceLock<Result<Written, Error>>>, usize)>,
     /// Whether a failure has been planned since the journal was opened, so that a call may fail.
     tolerant: bool,
     payloads: u64,
@@ -120,6 +148,7 @@ pub fn run(input: &Input) {
         durable: 0,
         written: 0,
         tickets: Vec::new(),
+        callbacks: Vec::new(),
         tolerant: false,
         payloads: 0,
     };
@@ -170,6 +199,18 @@ impl Run {
                 self.disk.fail_sync("journal/", u64::from(spare % 8), kept);
                 self.tolerant = true;
             }
+            Call::Fill { blocks } => {
+                let used: u64 = self
+                    .disk
+                    .files()
+                    .values()
+                    .map(|len| len.next_multiple_of(BLOCK))
+                    .sum();
+                self.disk.set_capacity(used + BLOCK * u64::from(blocks));
+                self.tolerant = true;
+            }
+            Call::View => self.view(),
+            Call::Read { log, from, bytes } => self.read(log, from, u64::from(bytes)),
         }
     }
 
@@ -186,7 +227,96 @@ impl Run {
             How::Relaxed => self.written(|journal| journal.write_relaxed(batch), &ids, false),
             How::Submit => self.submitted(|journal| journal.submit(batch), &ids, true),
             How::SubmitRelaxed => self.submitted(|journal| journal.submit_relaxed(batch), &ids, false),
+            How::Try => match self.journal().try_submit(batch) {
+                Err(refused) if refused.error.kind() == ErrorKind::Busy => {
+                    self.states.pop();
+                }
+                tried => self.submitted(|_| tried.map_err(|refused| refused.error), &ids, true),
+            },
+            How::Room => match poll(&mut self.journal().room(batch.bytes().min(ROOM_MAX))) {
+                Poll::Ready(Ok(permit)) => {
+                    self.submitted(|journal| journal.submit_with(permit, batch), &ids, true);
+                }
+                Poll::Ready(Err(e)) => self.failed(&e),
+                Poll::Pending => {
+                    self.states.pop();
+                }
+            },
+            How::Callback => self.called_back(batch, &ids),
         }
+    }
+
+    fn called_back(&mut self, batch: WriteBatch, ids: &[EntryId]) {
+        match self.journal().submit(batch) {
+            Ok(ticket) => {
+                assert_eq!(ticket.value().ids, ids, "ids of the ticket");
+                let told = Arc::new(OnceLock::new());
+                let tell = Arc::clone(&told);
+                ticket.on_done(move |outcome| {
+                    assert!(tell.set(outcome).is_ok(), "a callback is called once");
+                });
+                self.callbacks.push((told, self.states.len() - 1));
+                self.compare();
+            }
+            Err(e) => self.failed(&e),
+        }
+    }
+
+    /// What a view shows beside the writer is a state since the journal was opened, and it changes nothing.
+    fn view(&mut self) {
+        if self.disk.is_off() || self.tolerant {
+            return;
+        }
+        let before = self.disk.dump();
+        let view = View::open_on(as_fs(&self.disk), self.config.clone()).expect("a view opens");
+        assert_eq!(view.findings(), [], "a view of what no failure touched");
+        let found = State::view(&view);
+        assert!(
+            self.states.contains(&found),
+            "a view shows {found:?}\nwhich is none of the states since the opening: {:#?}",
+            self.states
+        );
+        assert!(before == self.disk.dump(), "a view changed a file");
+    }
+
+    /// As many entries as fit, but at least one; and what is outside the log is an error.
+    fn read(&mut self, log: u8, from: u8, bytes: u64) {
+        let key = LogKey(u64::from(log % 4));
+        if self.disk.is_off() {
+            return;
+        }
+        let Some(state) = self.present().logs.get(&key) else {
+            assert!(self.journal().log(key).is_err(), "log {key} is not there");
+            return;
+        };
+        let log = self.journal().log(key).expect("the log is there");
+        let from = state.start + u64::from(from) % (state.end() - state.start + 1);
+        let found = log
+            .read_limited(from..state.end(), bytes)
+            .expect("entries are read");
+        let expected = state
+            .entries
+            .iter()
+            .skip(usize::try_from(from - state.start).expect("a small log"));
+        let total = |count: usize| {
+            found[..count]
+                .iter()
+                .map(|entry| entry.payload.len() as u64)
+                .sum::<u64>()
+        };
+        assert!(
+            found.len() <= 1 || total(found.len()) <= bytes,
+            "more than {bytes} bytes"
+        );
+        assert_eq!(found.is_empty(), from == state.end(), "at least one entry");
+        for (entry, (term, payload)) in found.iter().zip(expected) {
+            assert_eq!((entry.id.term, &entry.payload[..]), (*term, &payload.0[..]));
+        }
+        assert!(log.get(state.end()).is_err(), "nothing stands beyond the end");
+        assert!(
+            log.durable_end().expect("a log says it") <= state.end(),
+            "durable beyond the end"
+        );
     }
 
     fn written(
@@ -257,6 +387,17 @@ impl Run {
     }
 
     fn poll_tickets(&mut self) {
+        let (told, silent): (Vec<_>, Vec<_>) = self
+            .callbacks
+            .drain(..)
+            .partition(|(told, _)| told.get().is_some());
+        self.callbacks = silent;
+        for (told, state) in told {
+            match told.get() {
+                Some(Err(e)) => assert!(self.excused(e), "a callback was told: {e:?}"),
+                _ => self.resolved(state, true),
+            }
+        }
         let (done, open): (Vec<_>, Vec<_>) = self
             .tickets
             .drain(..)
@@ -275,7 +416,7 @@ impl Run {
         assert!(self.excused(error), "a call failed: {error:?}");
         // A journal that gave up says nothing any more of what it had only given to the system.
         self.poll_tickets();
-        self.tickets.clear();
+        self.forget();
         self.written = self.durable;
         if self.disk.is_off() {
             self.power_cut(self.payloads, None);
@@ -290,7 +431,8 @@ impl Run {
     }
 
     fn reopen(&mut self) {
-        self.tickets.clear();
+        self.forget();
+        self.disk.set_capacity(u64::MAX);
         let journal = self.journal.take().expect("a journal is open");
         match journal.close() {
             Ok(()) => {
@@ -322,11 +464,18 @@ impl Run {
         self.open(self.durable);
     }
 
+    /// What was promised and not yet kept is promised no more.
+    fn forget(&mut self) {
+        self.tickets.clear();
+        self.callbacks.clear();
+    }
+
     /// The handles of the old life die with it, on the old disk.
     fn end_life(&mut self, disk: SimFs, nested: Option<u8>) {
-        self.tickets.clear();
+        self.forget();
         self.journal = None;
         self.disk = disk;
+        self.disk.set_capacity(u64::MAX);
         if let Some(calls) = nested {
             self.disk.stop_after(u64::from(calls));
             self.tolerant = true;
@@ -389,6 +538,11 @@ impl Run {
     fn present(&self) -> &State {
         self.states.last().expect("there is always a present state")
     }
+}
+
+/// Polls once, for a task that nobody wakes.
+fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn as_fs(disk: &SimFs) -> Arc<dyn Fs> {

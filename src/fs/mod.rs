@@ -76,12 +76,13 @@ pub trait Fs: Send + Sync + Debug + 'static {
     /// Makes every create, rename and remove so far in the directory `path` durable. After an error nothing is known.
     fn sync_dir(&self, path: &str) -> io::Result<()>;
 
-    /// Takes the lock file `path`, creating it if needed, and writes `holder` (a line for people) into it. `WouldBlock` if
+    /// Takes the lock file `path`, creating it if needed, and writes `holder` (a line for people) into it, if the disk has room for
+    /// that. `WouldBlock` if
     /// another process (or another handle of this one) has it. Released when the guard is dropped or the process dies; the
     /// file stays.
     fn lock(&self, path: &str, holder: &str) -> io::Result<Box<dyn Lock>>;
 
-    /// The line of whoever holds the lock file `path` right now; `None` if nobody does. Changes nothing.
+    /// The line of whoever holds the lock file `path` right now, empty if the disk had no room for it; `None` if nobody does. Changes nothing.
     fn holder(&self, path: &str) -> io::Result<Option<String>>;
 
     /// Free and total bytes.

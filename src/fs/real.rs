@@ -154,7 +154,11 @@ impl Fs for RealFs {
         lock_patiently(&file)?;
         let lock = RealLock { file };
         lock.file.set_len(0)?;
-        lock.file.write_all_at(holder.as_bytes(), 0)?;
+        match lock.file.write_all_at(holder.as_bytes(), 0) {
+            // The line is for people. Without it the lock is as good, and a full disk must be opened to be emptied.
+            Err(e) if is_full(&e) => lock.file.set_len(0)?,
+            written => written?,
+        }
         Ok(Box::new(lock))
     }
 
@@ -247,6 +251,13 @@ impl Drop for RealLock {
         let _ = self.file.set_len(0);
         let _ = self.file.unlock();
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Takes the lock, waiting for the momentary shared one of a [`Fs::holder`] to pass, but not for an owner.

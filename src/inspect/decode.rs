@@ -5,8 +5,8 @@
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{
-    BATCH_HEADER_LEN, Bad, BatchHeader, Index, IndexOp, Opening, decode_block, decode_each, decode_frame,
-    decode_tables, header_at,
+    BATCH_HEADER_LEN, Bad, BatchHeader, Facts, Floor, Index, IndexOp, Opening, decode_block, decode_each,
+    decode_frame, decode_tables, header_at,
 };
 use crate::types::Term;
 
@@ -43,6 +43,20 @@ pub fn frame(bytes: &[u8]) -> Result<()> {
     decode_frame(u64::from_le_bytes(*salt), term, rest)
         .map(drop)
         .map_err(refused)
+}
+
+/// `bytes` are the payload of a frame that restates the facts of a log.
+pub fn facts(bytes: &[u8]) -> Result<()> {
+    let facts = Facts::decode(bytes).map_err(refused)?;
+    debug_assert!(facts.encode() == bytes, "one value, one form");
+    Ok(())
+}
+
+/// `bytes` are the payload of a frame that raises the floor.
+pub fn floor(bytes: &[u8]) -> Result<()> {
+    let floor = Floor::decode(bytes).map_err(refused)?;
+    debug_assert!(floor.encode() == bytes, "one value, one form");
+    Ok(())
 }
 
 /// `bytes` are an index file: header, summary, and every block.

@@ -160,6 +160,7 @@ pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn Lock>> {
             .holder(files::LOCK)
             .ok()
             .flatten()
+            .filter(|holder| !holder.is_empty())
             .unwrap_or_else(|| "another process".into());
         Error::at(
             ErrorKind::Locked,

@@ -59,7 +59,9 @@ struct State {
     carry: Option<Prepared>,
     /// Left-overs that nothing will use.
     surplus: Vec<String>,
-    /// How many of `named` and `spares` are spoken for by admitted writes.
+    /// Files on their way between the two, while the disk renames them: whoever asks meanwhile must not find one missing.
+    moving: usize,
+    /// How many of `named`, `spares` and `moving` are spoken for by admitted writes.
     claimed: usize,
     /// Size that `carry` must have.
     carry_len: u64,
@@ -105,6 +107,7 @@ impl Pool {
             large_claimed: VecDeque::new(),
             carry,
             surplus,
+            moving: 0,
             claimed: 0,
             carry_len: sizes.carry_len,
             next_id: found.next_id,
@@ -303,11 +306,18 @@ impl Pool {
 
     /// Gives the next segment's name to a spare, ahead of need. The caller holds `maker`.
     fn name_next(&self) -> Result<()> {
-        let Some(spare) = self.state.lock().spares.pop_front() else {
-            return Ok(());
+        let spare = {
+            let mut state = self.state.lock();
+            let Some(spare) = state.spares.pop_front() else {
+                return Ok(());
+            };
+            state.moving += 1;
+            spare
         };
-        let named = self.name(spare)?;
-        self.state.lock().named = Some(named);
+        let named = self.name(spare);
+        let mut state = self.state.lock();
+        state.moving -= 1;
+        state.named = Some(named?);
         Ok(())
     }
 
@@ -324,9 +334,13 @@ impl Pool {
         if let Err(e) = named {
             self.give_up(&[&file.path, &path]);
             overtaken.iter().for_each(|file| self.give_up(&[&file.path]));
+            self.state.lock().moving -= overtaken.iter().len();
             return Err(Error::io(self.fs.display(&path), "name the next segment", e));
         }
-        self.state.lock().spares.extend(overtaken);
+        let mut state = self.state.lock();
+        state.moving -= overtaken.iter().len();
+        state.spares.extend(overtaken);
+        drop(state);
         file.path = path;
         Ok((id, file))
     }
@@ -363,10 +377,14 @@ impl Pool {
         }
         let mut state = self.state.lock();
         let (_, mut file) = state.named.take()?;
+        state.moving += 1;
         let path = state.number("spare");
         drop(state);
         let renamed = self.fs.rename(&file.path, &path);
         file.path = path;
+        if renamed.is_err() {
+            self.state.lock().moving -= 1;
+        }
         renamed.is_ok().then_some(file)
     }
 
@@ -429,7 +447,7 @@ impl Pool {
 impl State {
     /// Files that nobody has spoken for.
     fn free(&self) -> usize {
-        (self.spares.len() + usize::from(self.named.is_some())).saturating_sub(self.claimed)
+        (self.spares.len() + self.moving + usize::from(self.named.is_some())).saturating_sub(self.claimed)
     }
 
     /// A file stands ready for whatever a crash may leave to be carried.

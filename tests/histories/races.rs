@@ -153,3 +153,31 @@ fn a_file_that_another_thread_made_is_no_full_disk() {
         drop((log, journal));
     }
 }
+
+/// The preparer gives a spare the next segment's name: while the disk does that, the file is not missing. On a full disk a vote, which
+/// may use the reserve, would be refused.
+#[test]
+fn a_file_that_is_being_named_is_there() {
+    let disk = disk(5);
+    let (journal, log) = super::support::one_log(&disk);
+    disk.set_capacity(super::support::usage(&disk).0);
+    // Until nothing but the reserve is left.
+    while log.append(entry(0, 900)).is_ok() {}
+    drop((journal, log));
+    let faults = FaultFs::new(Arc::new(disk.clone()));
+    let journal = Journal::open_on(Arc::new(faults.clone()), small()).unwrap();
+    let gate = Gate::default();
+    let naming = faults.add(Rule::on(Op::Rename, Fault::Delay(gate.clone())).path(".seg"));
+    let working = {
+        let journal = journal.clone();
+        thread::spawn(move || drop(journal.work()))
+    };
+    gate.wait_for_arrivals(1);
+    let mut batch = everlog::WriteBatch::new();
+    batch.set(A, 0, b"vote");
+    let ticket = journal.try_submit(batch);
+    gate.release();
+    working.join().unwrap();
+    ticket.map_err(|refused| refused.error).unwrap().wait().unwrap();
+    assert_eq!(naming.fired(), 1);
+}

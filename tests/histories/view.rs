@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use everlog::fs::{FaultFs, Fs, Op, SimFs};
-use everlog::inspect::View;
+use everlog::inspect::{FindingKind, View};
 use everlog::{ErrorKind, LogKey};
 
 use super::support::{A, disk, dynamic, entry, keep_all, one_log, segments, small, try_open};
@@ -224,4 +224,32 @@ fn a_view_beside_a_writer_whose_floor_has_no_witness_finds_nothing_damaged() {
         drop((logs, journal));
     }
     assert!(frees > 40, "only {frees} times something was freed");
+}
+
+/// Openings that the system does not give are not damaged, for all that anybody knows: a view says `Io`.
+#[test]
+fn openings_that_cannot_be_read_are_no_damage() {
+    let disk = disk(9);
+    let (journal, log) = one_log(&disk);
+    for i in 0..20 {
+        log.append(entry(i, 700)).unwrap();
+    }
+    for path in segments(&disk) {
+        disk.set_unreadable(&path, 0..32, true).unwrap();
+    }
+    let Err(error) = View::open_on(dynamic(&disk), small()) else {
+        panic!("there is nothing to look at");
+    };
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    for path in segments(&disk) {
+        disk.set_unreadable(&path, 0..32, false).unwrap();
+    }
+    assert!(view(&disk, "readable again").findings().is_empty());
+    // One of two copies is enough, and is not called damaged either.
+    let path = &segments(&disk)[1];
+    disk.set_unreadable(path, 8..9, true).unwrap();
+    let view = view(&disk, "one copy");
+    let kinds: Vec<FindingKind> = view.findings().iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [FindingKind::Unreadable], "{:?}", view.findings());
+    drop((log, journal));
 }

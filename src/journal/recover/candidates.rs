@@ -37,8 +37,9 @@ pub(super) struct Candidate {
     pub(super) len: u64,
     /// `None` if no copy of its opening verifies, and then why.
     pub(super) segment: Option<Arc<Segment>>,
-    /// Where the other copy stands, if one verifies and the other does not.
-    pub(super) bad_copy: Option<u64>,
+    /// Where the other copy stands, if one verifies and the other does not, and what is wrong with it: rot, or the system does
+    /// not give it.
+    pub(super) bad_copy: Option<BadCopy>,
     pub(super) why: String,
 }
 
@@ -176,12 +177,15 @@ fn read_copy(file: &dyn File, path: &Path, len: u64, at: u64) -> Copy {
     Ok(Opening::decode(&bytes))
 }
 
+/// A bad copy: where it stands, and what is wrong with it.
+type BadCopy = (u64, FindingKind);
+
 /// The opening that counts, where the other copy is bad, and why. One good copy is enough.
 fn choose(
     context: &mut Context<'_>,
     path: &Path,
     copies: [Copy; 2],
-) -> Result<(Option<Opening>, Option<u64>, String)> {
+) -> Result<(Option<Opening>, Option<BadCopy>, String)> {
     let mut good: Vec<Opening> = Vec::new();
     let mut failed = None;
     let mut bad = Vec::new();
@@ -209,8 +213,12 @@ fn choose(
     let (at, why) = bad
         .pop()
         .map_or((None, String::new()), |(at, why)| (Some(at), why));
+    let kind = match &failed {
+        Some(_) => FindingKind::Unreadable,
+        None => FindingKind::Damaged,
+    };
     match (good.pop(), failed) {
-        (Some(opening), _) => Ok((Some(opening), at, why)),
+        (Some(opening), _) => Ok((Some(opening), at.map(|at| (at, kind)), why)),
         (None, Some(failed)) => {
             context.unreadable(failed)?;
             Ok((None, None, why))

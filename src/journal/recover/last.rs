@@ -60,6 +60,15 @@ pub(super) fn find(context: &mut Context<'_>, candidates: &Candidates) -> Result
         }
     }
     let path = context.fs.display(crate::segment::JOURNAL_DIR);
+    // What the system does not give is not damaged for all that anybody knows.
+    let unreadable = context
+        .findings
+        .iter()
+        .find(|finding| finding.kind == FindingKind::Unreadable);
+    if let Some(finding) = unreadable {
+        let what = format!("there are segments, and no opening can be read: {}", finding.what);
+        return Err(context.refusal(FindingKind::Unreadable, path, 0..0, &what));
+    }
     let what = "there are segments, and no opening of any of them verifies";
     Err(context.refusal(FindingKind::Damaged, path, 0..0, what))
 }

@@ -392,7 +392,9 @@ fn bad_copies(
     proven_last: bool,
 ) {
     for candidate in candidates.all.values() {
-        let Some(at) = candidate.bad_copy else { continue };
+        let Some((at, kind)) = candidate.bad_copy else {
+            continue;
+        };
         let what = format!(
             "one of the two copies of the opening is bad ({}); the other one serves",
             candidate.why
@@ -401,12 +403,7 @@ fn bad_copies(
         let proven = proven_last || candidate.id != last.id;
         if context.lenient() && proven && chain.links.iter().any(|link| link.segment.id == candidate.id) {
             let place = at..at + OPENING_LEN as u64;
-            context.note(Finding::new(
-                FindingKind::Damaged,
-                candidate.path.clone(),
-                place,
-                what,
-            ));
+            context.note(Finding::new(kind, candidate.path.clone(), place, what));
         }
     }
 }

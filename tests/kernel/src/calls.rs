@@ -41,6 +41,9 @@ pub(crate) struct Story {
     pub(crate) options: &'static [&'static str],
 }
 
+/// What a story is called, what is durable before it, and its calls.
+type Row = (&'static str, Vec<Call>, Vec<Call>);
+
 impl Call {
     /// `root` is where a real `fs` is mounted.
     pub(crate) fn make(&self, fs: &dyn Fs, root: Option<&Path>) -> io::Result<()> {
@@ -92,12 +95,36 @@ fn commit() -> [Call; 3] {
     [Create("other"), bytes("other", 0..100, b'o'), Sync("other")]
 }
 
-/// The stories whose outcomes are known from the table of the crash model, and more about sizes and cuts.
+/// The stories whose outcomes are known from the crash model, and more about sizes and cuts.
 pub(crate) fn stories() -> Vec<Story> {
+    let table = [overwriting(), appending(), cutting(), naming()].concat();
+    let mut stories: Vec<Story> = table
+        .into_iter()
+        .zip(1..)
+        .map(|((name, before, calls), seed)| Story {
+            name: name.to_owned(),
+            seed,
+            sector_bytes: 4096,
+            before,
+            calls,
+            options: &["", "dioread_lock", "nodelalloc"],
+        })
+        .collect();
+    stories.push(Story {
+        name: "overwrite 1 block, torn".to_owned(),
+        seed: 1,
+        sector_bytes: 512,
+        before: one(),
+        calls: vec![write("f", 0..1, b'b'), Call::Sync("f")],
+        options: &[""],
+    });
+    stories
+}
+
+/// Old blocks and new ones, sector by sector.
+fn overwriting() -> Vec<Row> {
     use Call::*;
-    let three = || vec![Create("f"), write("f", 0..3, b'a')];
-    let one = || vec![Create("f"), write("f", 0..1, b'a')];
-    let table: Vec<(&str, Vec<Call>, Vec<Call>)> = vec![
+    vec![
         (
             "overwrite 3 blocks",
             three(),
@@ -113,6 +140,38 @@ pub(crate) fn stories() -> Vec<Story> {
                 Sync("f"),
             ],
         ),
+        (
+            "two files overwritten",
+            vec![
+                Create("f"),
+                write("f", 0..1, b'a'),
+                Create("g"),
+                write("g", 0..1, b'a'),
+            ],
+            vec![write("f", 0..1, b'b'), write("g", 0..1, b'b')],
+        ),
+        (
+            "write into allocated blocks",
+            vec![Create("f"), Allocate("f", 12288)],
+            vec![write("f", 0..3, b'b'), Sync("f")],
+        ),
+        (
+            "write into blocks full of zeros",
+            vec![Create("f"), write("f", 0..3, 0)],
+            vec![write("f", 0..3, b'b'), Sync("f")],
+        ),
+        (
+            "grow and write in the middle",
+            one(),
+            vec![SetLen("f", 16384), write("f", 2..3, b'b'), Sync("f")],
+        ),
+    ]
+}
+
+/// Sizes and what is behind them.
+fn appending() -> Vec<Row> {
+    use Call::*;
+    vec![
         ("append 3 blocks, no sync", one(), vec![write("f", 1..4, b'b')]),
         (
             "append 3 blocks, written back",
@@ -149,21 +208,36 @@ pub(crate) fn stories() -> Vec<Story> {
                 Sync("f"),
             ],
         ),
+    ]
+}
+
+/// Sizes that fall.
+fn cutting() -> Vec<Row> {
+    use Call::*;
+    vec![
+        ("cut in the middle of a block", three(), vec![SetLen("f", 5000)]),
         (
-            "write into allocated blocks",
-            vec![Create("f"), Allocate("f", 12288)],
-            vec![write("f", 0..3, b'b'), Sync("f")],
+            "cut, written back, another file synced",
+            three(),
+            [vec![SetLen("f", 5000), WriteBack("f")], commit().into()].concat(),
         ),
         (
-            "write into blocks full of zeros",
-            vec![Create("f"), write("f", 0..3, 0)],
-            vec![write("f", 0..3, b'b'), Sync("f")],
+            "cut and grow again",
+            three(),
+            vec![SetLen("f", 5000), WriteBack("f"), SetLen("f", 12288), Sync("f")],
         ),
         (
-            "grow and write in the middle",
-            one(),
-            vec![SetLen("f", 16384), write("f", 2..3, b'b'), Sync("f")],
+            "cut to nothing and write again",
+            three(),
+            vec![SetLen("f", 0), write("f", 0..2, b'b'), WriteBack("f"), Sync("f")],
         ),
+    ]
+}
+
+/// Names, old and new.
+fn naming() -> Vec<Row> {
+    use Call::*;
+    vec![
         (
             "create, write and sync, no sync of the directory",
             Vec::new(),
@@ -190,32 +264,6 @@ pub(crate) fn stories() -> Vec<Story> {
             vec![Rename("f", "g"), write("g", 0..3, b'b'), Sync("g")],
         ),
         (
-            "two files overwritten",
-            vec![
-                Create("f"),
-                write("f", 0..1, b'a'),
-                Create("g"),
-                write("g", 0..1, b'a'),
-            ],
-            vec![write("f", 0..1, b'b'), write("g", 0..1, b'b')],
-        ),
-        ("cut in the middle of a block", three(), vec![SetLen("f", 5000)]),
-        (
-            "cut, written back, another file synced",
-            three(),
-            [vec![SetLen("f", 5000), WriteBack("f")], commit().into()].concat(),
-        ),
-        (
-            "cut and grow again",
-            three(),
-            vec![SetLen("f", 5000), WriteBack("f"), SetLen("f", 12288), Sync("f")],
-        ),
-        (
-            "cut to nothing and write again",
-            three(),
-            vec![SetLen("f", 0), write("f", 0..2, b'b'), WriteBack("f"), Sync("f")],
-        ),
-        (
             "remove and create again",
             one(),
             vec![Remove("f"), Create("f"), write("f", 0..1, b'b'), Sync("f")],
@@ -232,28 +280,15 @@ pub(crate) fn stories() -> Vec<Story> {
                 SyncDir,
             ],
         ),
-    ];
-    let mut stories: Vec<Story> = table
-        .into_iter()
-        .zip(1..)
-        .map(|((name, before, calls), seed)| Story {
-            name: name.to_owned(),
-            seed,
-            sector_bytes: 4096,
-            before,
-            calls,
-            options: &["", "dioread_lock", "nodelalloc"],
-        })
-        .collect();
-    stories.push(Story {
-        name: "overwrite 1 block, torn".to_owned(),
-        seed: 1,
-        sector_bytes: 512,
-        before: vec![Create("f"), write("f", 0..1, b'a')],
-        calls: vec![write("f", 0..1, b'b'), Sync("f")],
-        options: &[""],
-    });
-    stories
+    ]
+}
+
+fn one() -> Vec<Call> {
+    vec![Call::Create("f"), write("f", 0..1, b'a')]
+}
+
+fn three() -> Vec<Call> {
+    vec![Call::Create("f"), write("f", 0..3, b'a')]
 }
 
 /// Calls that no one thought of, on two files, by a seed.

@@ -197,3 +197,66 @@ impl fmt::Display for Cut {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(byte: u8) -> Event {
+        Event::Write {
+            offset: u64::from(byte) * BLOCK as u64,
+            bytes: vec![byte; BLOCK].into(),
+        }
+    }
+
+    fn first_bytes(image: &Image) -> Vec<u8> {
+        let mut bytes = vec![0; 6 * BLOCK];
+        image.read(0, &mut bytes);
+        bytes.chunks(BLOCK).map(|block| block[0]).collect()
+    }
+
+    const WIDTH: Width = Width {
+        all: 3,
+        sampled: 0,
+        torn: 0,
+    };
+
+    #[test]
+    fn between_flushes_every_subset_is_possible_and_before_them_everything_is_there() {
+        let trace = [block(1), block(2), Event::Flush, block(3), block(4), block(5)];
+        let found = epochs(Image::default(), &trace);
+        let images = |epoch: &Epoch| -> BTreeSet<Vec<u8>> {
+            let cuts = epoch.cuts(WIDTH, &mut Random::new(1));
+            cuts.iter().map(|cut| first_bytes(&epoch.image(cut))).collect()
+        };
+        assert_eq!((found.len(), found[0].end, found[1].end), (2, 2, 6));
+        assert_eq!(images(&found[0]).len(), 4);
+        assert_eq!(images(&found[1]).len(), 8);
+        assert!(images(&found[1]).iter().all(|image| image[..3] == [0, 1, 2]));
+    }
+
+    #[test]
+    fn what_changes_nothing_is_no_choice_unless_another_write_meets_it() {
+        let again = [block(1), Event::Flush, block(1), block(2)];
+        assert_eq!(epochs(Image::default(), &again)[1].pieces.len(), 1);
+        let other = Event::Write {
+            offset: BLOCK as u64 + 512,
+            bytes: vec![9; 512].into(),
+        };
+        let met = [block(1), Event::Flush, block(1), other];
+        assert_eq!(epochs(Image::default(), &met)[1].pieces.len(), 2);
+    }
+
+    #[test]
+    fn a_torn_piece_leaves_some_of_its_sectors() {
+        let epoch = &epochs(Image::default(), &[block(1)])[0];
+        let cut = Cut {
+            kept: vec![true],
+            torn: Some((0, 0b101)),
+        };
+        let mut bytes = vec![0; BLOCK];
+        epoch.image(&cut).read(BLOCK as u64, &mut bytes);
+        let sectors: Vec<u8> = bytes.chunks(SECTOR).map(|sector| sector[0]).collect();
+        assert_eq!(sectors, [1, 0, 1, 0, 0, 0, 0, 0]);
+    }
+}

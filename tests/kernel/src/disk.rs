@@ -44,8 +44,8 @@ pub(crate) enum Leaves {
 pub(crate) enum Target {
     Flush,
     Write,
-    /// A write that contains these bytes.
-    WriteOf(Vec<u8>),
+    /// A write that contains this text.
+    WriteOf(&'static str),
 }
 
 /// The disk behind the device.
@@ -138,7 +138,7 @@ impl Disk {
         let fails = self.due(|target| match target {
             Target::Flush => false,
             Target::Write => true,
-            Target::WriteOf(marker) => bytes.windows(marker.len()).any(|part| part == marker),
+            Target::WriteOf(marker) => bytes.windows(marker.len()).any(|part| part == marker.as_bytes()),
         });
         let taken = match fails {
             None => bytes.len(),

@@ -3,16 +3,17 @@
 
 use std::fmt;
 
-use everlog::ErrorKind;
 use everlog::fs::{Access, File, Fs, RealFs};
+use everlog::{Error, ErrorKind};
 
 use crate::budget::Budget;
 use crate::cuts::{Width, epochs};
-use crate::disk::{Fault, Leaves, Target};
+use crate::disk::{Event, Fault, Image, Leaves, Target};
 use crate::images::{Case, Tally};
 use crate::machine::{Kind, Machine};
+use crate::model::Model;
 use crate::random::Random;
-use crate::workload::Workload;
+use crate::workload::{History, Workload};
 
 #[derive(Default)]
 struct Outcome {
@@ -24,6 +25,21 @@ struct Outcome {
     rehomed: u64,
     /// Workloads whose callers were told.
     told: u64,
+}
+
+/// A journal's life on a disk that failed.
+struct Life {
+    story: String,
+    start: Image,
+    trace: Vec<Event>,
+    /// Length of the trace when the fault was planned.
+    from: usize,
+    fired: u64,
+    rehomings: u64,
+    /// What it showed at the end.
+    shown: Option<Model>,
+    history: History,
+    error: Option<Error>,
 }
 
 pub(crate) fn prove(machine: &Machine, budget: &mut Budget) -> Vec<String> {
@@ -56,7 +72,7 @@ fn show(machine: &Machine) {
     file.sync_data().expect("a healthy sync");
     fs.sync_dir("").expect("a healthy sync");
     let fault = Fault {
-        of: Target::WriteOf(vec![b'b'; 4096]),
+        of: Target::WriteOf("bbbbbbbb"),
         spare: 0,
         times: 1,
         leaves: Leaves::Nothing,
@@ -83,95 +99,117 @@ fn show(machine: &Machine) {
     );
 }
 
+/// Makes one life of a journal on a disk that fails, and judges what it told and what it left.
 fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tally, budget: &Budget) {
     let mut random = Random::new(seed ^ 0xfa17);
-    let options = options(machine.kind);
-    let mounted = machine
-        .mount(machine.blank.clone(), options)
-        .expect("a blank disk mounts");
-    mounted.sync().expect("a healthy file system syncs");
-    let start = {
-        let mut disk = machine.disk.lock();
-        disk.record();
-        disk.image()
-    };
-    let mut workload = Workload::new(&machine.disk, &mounted.root, seed);
-    workload.marker = MARKER.to_vec();
-    workload.create();
-    let fault = fault(&mut random);
-    let from = {
-        let mut disk = machine.disk.lock();
-        disk.plan(fault.clone());
-        disk.position()
-    };
-    workload.run(4 + random.index(12), &mut |random| {
-        // It may fail: then the error is told here, and never to the journal.
-        if random % 6 == 0 {
-            let _ = mounted.sync();
-        }
-    });
-    let story = format!(
-        "{} seed {seed}, {fault:?}, letters {}",
-        machine.kind.name(),
-        workload.letters
-    );
-    if let (None, Some(shown)) = (&workload.error, workload.shown())
-        && shown.as_ref().ok() != Some(workload.history.now())
-    {
-        tally
-            .violations
-            .push(format!("{story}: the journal does not show what was issued"));
-    }
-    if random.one_in(2) {
-        workload.end();
-    }
-    let rehomed = workload.rehomings();
-    let _ = mounted.sync();
-    let (trace, fired) = {
-        let mut disk = machine.disk.lock();
-        disk.heal();
-        (disk.take_trace(), disk.fired)
-    };
-    outcome.workloads += 1;
+    let life = Life::new(machine, seed, &mut random);
     if budget.is_single() {
-        println!(
-            "{story}: {fired} faults fired, {rehomed} re-homings, error {:?}",
-            workload.error
-        );
+        println!("{life}");
     }
-    outcome.faults += fired;
-    outcome.fired += u64::from(fired > 0);
-    match &workload.error {
-        None => outcome.rehomed += u64::from(fired > 0 && rehomed > 0),
-        Some(error) => {
-            outcome.told += 1;
-            let legal = matches!(
-                error.kind(),
-                ErrorKind::Unknown | ErrorKind::Io | ErrorKind::Closed
-            );
-            if !legal || fired == 0 {
-                tally
-                    .violations
-                    .push(format!("{story}: {fired} faults, and the error {error:?}"));
-            }
-        }
+    outcome.count(&life);
+    if let Some(what) = life.complaint() {
+        println!("violation: {life}: {what}");
+        tally.violations.push(what);
     }
-    let history = workload.history.clone();
-    drop(workload);
-    drop(mounted);
-    let mut epochs = epochs(start, &trace);
-    epochs.retain(|epoch| epoch.end >= from && !epoch.pieces.is_empty());
+    let mut epochs = epochs(life.start, &life.trace);
+    epochs.retain(|epoch| epoch.end >= life.from && !epoch.pieces.is_empty());
     while epochs.len() > EPOCHS_MAX {
         // The last one is what the end of it all leaves.
         epochs.remove(random.index(epochs.len() - 1));
     }
-    let mut case = Case::new(machine, seed, options, story, random);
-    case.crashes(&epochs, WIDTH, &history, tally, budget);
+    let mut case = Case::new(machine, seed, options(machine.kind), life.story, random);
+    case.part = match machine.kind {
+        Kind::Ext4 => "fsyncgate",
+        Kind::Xfs => "fsyncgate-xfs",
+    };
+    case.crashes(&epochs, WIDTH, &life.history, tally, budget);
+}
+
+impl Life {
+    fn new(machine: &Machine, seed: u64, random: &mut Random) -> Life {
+        let mounted = machine.mount(machine.blank.clone(), options(machine.kind));
+        let mounted = mounted.expect("a blank disk mounts");
+        mounted.sync().expect("a healthy file system syncs");
+        let start = {
+            let mut disk = machine.disk.lock();
+            disk.record();
+            disk.image()
+        };
+        let mut workload = Workload::new(&machine.disk, &mounted.root, seed);
+        workload.marker = MARKER.as_bytes().to_vec();
+        workload.create();
+        let fault = fault(random);
+        let from = {
+            let mut disk = machine.disk.lock();
+            disk.plan(fault.clone());
+            disk.position()
+        };
+        workload.run(4 + random.index(12), &mut |random| {
+            // It may fail: then the error is told here as well.
+            if random % 6 == 0 {
+                let _ = mounted.sync();
+            }
+        });
+        let shown = workload.shown().and_then(Result::ok);
+        if random.one_in(2) {
+            workload.end();
+        }
+        let _ = mounted.sync();
+        let mut disk = machine.disk.lock();
+        disk.heal();
+        let (trace, fired) = (disk.take_trace(), disk.fired);
+        drop(disk);
+        Life {
+            story: format!(
+                "{} seed {seed}, {fault:?}, letters {}",
+                machine.kind.name(),
+                workload.letters
+            ),
+            start,
+            trace,
+            from,
+            fired,
+            rehomings: workload.rehomings(),
+            shown,
+            history: workload.history.clone(),
+            error: workload.error.take(),
+        }
+    }
+
+    /// What the journal must not do, whatever fails: refuse for no reason, or show what it was not told.
+    fn complaint(&self) -> Option<String> {
+        match &self.error {
+            None => {
+                let right = self
+                    .shown
+                    .as_ref()
+                    .is_none_or(|shown| shown == self.history.now());
+                (!right).then(|| "the journal does not show what was issued".to_owned())
+            }
+            Some(error) => {
+                let told = matches!(
+                    error.kind(),
+                    ErrorKind::Unknown | ErrorKind::Io | ErrorKind::Closed
+                );
+                (!told || self.fired == 0).then(|| "not an error that a failed block gives".to_owned())
+            }
+        }
+    }
+}
+
+impl Outcome {
+    fn count(&mut self, life: &Life) {
+        self.workloads += 1;
+        self.faults += life.fired;
+        self.fired += u64::from(life.fired > 0);
+        self.told += u64::from(life.error.is_some());
+        self.rehomed += u64::from(life.error.is_none() && life.fired > 0 && life.rehomings > 0);
+    }
 }
 
 fn fault(random: &mut Random) -> Fault {
     let (of, spare) = match random.below(6) {
-        0..=3 => (Target::WriteOf(MARKER.to_vec()), 6),
+        0..=3 => (Target::WriteOf(MARKER), 6),
         4 => (Target::Flush, 24),
         _ => (Target::Write, 24),
     };
@@ -190,6 +228,22 @@ fn options(kind: Kind) -> &'static str {
     }
 }
 
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Life {
+            story,
+            fired,
+            rehomings,
+            error,
+            ..
+        } = self;
+        write!(
+            f,
+            "{story}: {fired} faults, {rehomings} re-homings, error {error:?}"
+        )
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -201,7 +255,7 @@ impl fmt::Display for Outcome {
 }
 
 /// At the beginning of each payload, so that a fault can meet entries and nothing of the file system.
-const MARKER: &[u8] = b"=everlog-kernel-entry=";
+const MARKER: &str = "=everlog-kernel-entry=";
 const EPOCHS_MAX: usize = 6;
 const WIDTH: Width = Width {
     all: 1,

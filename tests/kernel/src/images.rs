@@ -12,6 +12,7 @@ use everlog::{ErrorKind, Journal};
 use crate::budget::Budget;
 use crate::cuts::{Cut, Epoch, Width, epochs};
 use crate::disk::Event;
+use crate::lazy::Skip;
 use crate::machine::{Kind, Machine};
 use crate::model::Model;
 use crate::random::Random;
@@ -37,6 +38,8 @@ pub(crate) struct Tally {
     torn: u64,
     outcomes: HashSet<u64>,
     pub(crate) violations: Vec<String>,
+    /// They are expected.
+    quiet: bool,
 }
 
 /// One workload's crash images.
@@ -48,6 +51,8 @@ pub(crate) struct Case<'m> {
     random: Random,
     /// One recovery in so many is crashed, too; 0: none.
     nest: u64,
+    /// The part of `scripts/kernel` that runs it again.
+    pub(crate) part: &'static str,
 }
 
 /// What was found on an image.
@@ -60,7 +65,7 @@ pub(crate) fn campaign(machine: &Machine, budget: &mut Budget) -> Tally {
     let mut tally = Tally::default();
     let started = Instant::now();
     while let Some(seed) = budget.next(tally.images) {
-        workload(machine, seed, &mut tally, budget);
+        workload(machine, seed, None, &mut tally, budget);
         if tally.is_enough() {
             break;
         }
@@ -73,7 +78,36 @@ pub(crate) fn campaign(machine: &Machine, budget: &mut Budget) -> Tally {
     tally
 }
 
-fn workload(machine: &Machine, seed: u64, tally: &mut Tally, budget: &Budget) {
+/// Shows that a missing sync would be noticed: the same with a journal whose syncs of files, or of directories, do nothing.
+pub(crate) fn sharpness(machine: &Machine, budget: &mut Budget) -> Vec<String> {
+    let mut uncaught = Vec::new();
+    for skip in [Skip::Files, Skip::Directories] {
+        let mut tally = Tally {
+            quiet: true,
+            ..Tally::default()
+        };
+        let mut seed = 0;
+        while tally.violations.is_empty() && tally.images < SHARP_IMAGES_MAX && !budget.is_over() {
+            seed += 1;
+            workload(machine, seed, Some(skip), &mut tally, budget);
+        }
+        let Tally {
+            images, violations, ..
+        } = tally;
+        let caught = if violations.is_empty() {
+            "not caught"
+        } else {
+            "caught"
+        };
+        println!("figure: kernel: sharp: no syncs of {skip:?}: {caught} within {images} images, seed {seed}");
+        if violations.is_empty() && !budget.is_over() {
+            uncaught.push(format!("a journal without syncs of {skip:?} was not caught"));
+        }
+    }
+    uncaught
+}
+
+fn workload(machine: &Machine, seed: u64, skip: Option<Skip>, tally: &mut Tally, budget: &Budget) {
     let mut random = Random::new(seed ^ 0x1ace);
     let options = random.pick(options(machine.kind));
     let mounted = machine.mount(machine.blank.clone(), options);
@@ -85,6 +119,7 @@ fn workload(machine: &Machine, seed: u64, tally: &mut Tally, budget: &Budget) {
         disk.image()
     };
     let mut workload = Workload::new(&machine.disk, &mounted.root, seed);
+    workload.skip = skip;
     workload.create();
     let letters = 4 + random.index(16);
     workload.run(letters, &mut |random| {
@@ -121,7 +156,13 @@ fn workload(machine: &Machine, seed: u64, tally: &mut Tally, budget: &Budget) {
     tally.traced(&trace);
     let mut case = Case::new(machine, seed, options, story, random);
     case.nest = NEST;
-    case.crashes(&epochs(start, &trace), width(seed), &history, tally, budget);
+    case.crashes(
+        &epochs(start, &trace),
+        if budget.is_short() { NARROW } else { width(seed) },
+        &history,
+        tally,
+        budget,
+    );
 }
 
 impl<'m> Case<'m> {
@@ -139,6 +180,7 @@ impl<'m> Case<'m> {
             story,
             random,
             nest: 0,
+            part: machine.kind.name(),
         }
     }
 
@@ -155,17 +197,19 @@ impl<'m> Case<'m> {
             tally.epochs += 1;
             tally.complete += u64::from(epoch.pieces.len() <= width.all);
             for cut in epoch.cuts(width, &mut self.random) {
-                if budget.is_over() || tally.is_enough() {
+                if budget.is_over() || tally.is_enough() || (tally.quiet && !tally.violations.is_empty()) {
                     return;
                 }
                 tally.images += 1;
                 if let Err(what) = self.judge(epoch, &cut, history, tally, budget) {
                     let image = format!("epoch that ends at {}, pieces {cut}", epoch.end);
                     let what = format!("{}; {image}: {what}", self.story);
-                    println!(
-                        "violation: {what}\n  rerun: EVERLOG_SEED={} scripts/kernel",
-                        self.seed
-                    );
+                    if !tally.quiet {
+                        println!(
+                            "violation: {what}\n  rerun: EVERLOG_ROOT=1 EVERLOG_SEED={} scripts/kernel {}",
+                            self.seed, self.part
+                        );
+                    }
                     tally.violations.push(what);
                 }
             }
@@ -312,6 +356,7 @@ impl fmt::Display for Tally {
 
 /// One recovery in so many is crashed, too.
 const NEST: u64 = 60;
+const SHARP_IMAGES_MAX: u64 = 3000;
 const NARROW: Width = Width {
     all: 3,
     sampled: 6,

@@ -8,6 +8,7 @@ mod disk;
 mod fsyncgate;
 mod fuse;
 mod images;
+mod lazy;
 mod machine;
 #[expect(dead_code, reason = "other suites use more of it")]
 #[path = "../../support/model.rs"]
@@ -28,7 +29,9 @@ use machine::{Kind, Machine};
 fn main() -> io::Result<ExitCode> {
     let mut arguments = std::env::args().skip(1);
     let (Some(what), Some(dir), None) = (arguments.next(), arguments.next(), arguments.next()) else {
-        eprintln!("usage: everlog-kernel ext4|xfs|outcomes|outcomes-xfs|fsyncgate|fsyncgate-xfs DIRECTORY");
+        eprintln!(
+            "usage: everlog-kernel ext4|xfs|sharp|outcomes|outcomes-xfs|fsyncgate|fsyncgate-xfs DIRECTORY"
+        );
         return Ok(ExitCode::from(2));
     };
     let dir = PathBuf::from(dir);
@@ -41,6 +44,7 @@ fn main() -> io::Result<ExitCode> {
     let violations = match what.as_str() {
         "ext4" => images::campaign(&machine(ext4)?, &mut Budget::new(100_000)?).violations,
         "xfs" => images::campaign(&machine(xfs)?, &mut Budget::new(10_000)?).violations,
+        "sharp" => images::sharpness(&machine(ext4)?, &mut Budget::new(0)?),
         "outcomes" => outcomes::compare(&machine(ext4)?, &mut Budget::new(20_000)?),
         "outcomes-xfs" => outcomes::compare(&machine(xfs)?, &mut Budget::new(2_000)?),
         "fsyncgate" => fsyncgate::prove(&machine(ext4)?, &mut Budget::new(20_000)?),

@@ -1,10 +1,13 @@
 //! A workload on a journal, by a seed: what was issued and what was acknowledged, at which point of the trace.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use everlog::fs::{Fs, RealFs};
 use everlog::{Alignment, Background, Config, EntryId, Error, Journal, LogKey, Term, WriteBatch};
 
 use crate::fuse::SharedDisk;
+use crate::lazy::{LazyFs, Skip};
 use crate::model::{Model, Step};
 use crate::random::{Random, bytes};
 
@@ -40,6 +43,8 @@ pub(crate) struct Workload<'d> {
     /// What refused to go on.
     pub(crate) error: Option<Error>,
     pub(crate) letters: String,
+    /// Syncs that are left out.
+    pub(crate) skip: Option<Skip>,
     rehomings_before: u64,
 }
 
@@ -108,13 +113,23 @@ impl<'d> Workload<'d> {
             marker: Vec::new(),
             error: None,
             letters: String::new(),
+            skip: None,
             rehomings_before: 0,
+        }
+    }
+
+    /// The directory, which is made if need be.
+    fn fs(&self) -> Arc<dyn Fs> {
+        let real = RealFs::create(&self.dir).expect("a directory on a mounted file system");
+        match self.skip {
+            Some(skip) => Arc::new(LazyFs { real, skip }),
+            None => Arc::new(real),
         }
     }
 
     /// Creates the journal and its logs.
     pub(crate) fn create(&mut self) {
-        match Journal::create(&self.dir, self.config.clone()) {
+        match Journal::create_on(self.fs(), self.config.clone()) {
             Ok(journal) => self.journal = Some(journal),
             Err(error) => return self.error = Some(error),
         }
@@ -246,7 +261,7 @@ impl<'d> Workload<'d> {
             return;
         }
         self.config = config(&mut self.random);
-        match Journal::open(&self.dir, self.config.clone()) {
+        match Journal::open_on(self.fs(), self.config.clone()) {
             Ok(journal) => self.journal = Some(journal),
             Err(error) => self.error = Some(error),
         }
