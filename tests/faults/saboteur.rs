@@ -416,6 +416,10 @@ impl File for SabotagedFile {
             .run(Op::SetLen, &self.name(), || self.inner.set_len(len))
     }
 
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.inner.identity()
+    }
+
     fn evict(&self) -> io::Result<bool> {
         self.saboteur.run(Op::Evict, &self.name(), || self.inner.evict())
     }

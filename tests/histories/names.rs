@@ -174,3 +174,26 @@ fn a_journal_that_was_opened_is_there_whatever_its_directory_forgot() {
         }
     }
 }
+
+/// On a disk without room for another opening the first one has to do: the opening syncs its name.
+#[test]
+fn a_journal_that_was_opened_on_a_full_disk_is_there_after_a_power_cut() {
+    let mut opened = 0;
+    for stop in 0..40 {
+        let disk = disk(stop);
+        disk.set_capacity(24 << 10);
+        disk.stop_after(stop);
+        drop(Journal::create_on(dynamic(&disk), small()));
+        let disk = disk.kill();
+        let Ok(journal) = Journal::open_on(dynamic(&disk), small()) else {
+            continue;
+        };
+        opened += 1;
+        for seed in 0..8 {
+            let again = open(&disk.crash(seed), &format!("stop {stop}, seed {seed}"));
+            assert_eq!(again.uuid(), journal.uuid());
+        }
+        drop(journal);
+    }
+    assert!(opened > 3);
+}
