@@ -71,7 +71,10 @@ fn what_a_crash_leaves_is_a_prefix_of_what_was_issued() {
     println!("{tally}in {:?} on {threads} threads", started.elapsed());
     assert!(!failed.load(Ordering::Relaxed), "see above");
     println!("{}", tally.figure());
-    assert!(tally.missing().is_empty(), "never reached: {:?}", tally.missing());
+    // Fewer states than the slice has cannot reach everything.
+    if tally.states.get() >= STATES {
+        assert!(tally.missing().is_empty(), "never reached: {:?}", tally.missing());
+    }
 }
 
 /// Prints what stands on `disk`.
