@@ -255,6 +255,7 @@ fn facts_refuse_what_they_cannot_say() {
         (15, "zero"),
         (16, "purged"),
         (31, "purged"),
+        (40, "has_last"),
         (41, "zero"),
         (63, "last_term"),
     ] {
