@@ -41,14 +41,14 @@ fn entry(index: u64) -> Vec<u8> {
     bytes
 }
 
-/// Appends until the disk refuses; where the log ends then. Every third entry is relaxed.
+/// Appends until the disk refuses; where the log ends then. All but every eighth entry are relaxed.
 fn fill(log: &Log) -> u64 {
     loop {
         let at = log.bounds().unwrap().end;
-        let appended = if at.is_multiple_of(3) {
-            log.append_relaxed(entry(at))
-        } else {
+        let appended = if at.is_multiple_of(8) {
             log.append(entry(at))
+        } else {
+            log.append_relaxed(entry(at))
         };
         match appended {
             Ok(id) => assert_eq!(id.index, at),

@@ -50,11 +50,8 @@ pub trait Fs: Send + Sync + Debug + 'static {
 
     /// Removes the empty directory `path`; fails if anything is in it. Durable only after [`sync_dir`](Fs::sync_dir) of its parent.
     /// Needed where a sync of the parent failed: its name may be forgotten for good, and a directory that is made anew has a new
-    /// one. Without an implementation it is `Unsupported`.
-    fn remove_dir(&self, path: &str) -> io::Result<()> {
-        let text = format!("this file system cannot remove the directory {path:?}");
-        Err(io::Error::new(io::ErrorKind::Unsupported, text))
-    }
+    /// one.
+    fn remove_dir(&self, path: &str) -> io::Result<()>;
 
     /// The names (without the directory) of all files and directories in `path`, sorted. `NotFound` if there is none.
     fn list(&self, path: &str) -> io::Result<Vec<String>>;
@@ -120,10 +117,8 @@ pub trait File: Send + Sync + Debug + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
 
     /// A number that tells the file from all others of its directory, whatever names they have: two names of one file give the same.
-    /// `None` (as without an implementation) if it cannot be told; then two names of one file pass for two files.
-    fn identity(&self) -> io::Result<Option<u64>> {
-        Ok(None)
-    }
+    /// `None` if it cannot be told; then two names of one file pass for two files.
+    fn identity(&self) -> io::Result<Option<u64>>;
 
     /// Asks that later reads come from the device and not from memory. Clean pages only; call it after a sync. Returns
     /// false where the system cannot promise it.

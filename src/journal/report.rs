@@ -39,7 +39,7 @@ pub struct Cut {
     pub path: PathBuf,
     /// Where the cut begins.
     pub offset: u64,
-    /// Bytes from there to the last one that is not zero.
+    /// Bytes from there to the last one that is not zero, or to the end of the last batch whose header verifies.
     pub bytes: u64,
     /// Batches that were cut, as far as they can be counted.
     pub batches: u64,

@@ -79,6 +79,10 @@ impl<'a> Window<'a> {
         if self.file.read_exact_at(&mut self.bytes, at).is_ok() {
             return Ok(());
         }
+        if !self.tolerant {
+            // What is read ahead is perhaps never asked for: payloads, if only headers are walked.
+            self.bytes.truncate(len);
+        }
         self.fill_by_blocks(at)
     }
 

@@ -79,12 +79,13 @@ impl<'a> Walk<'a> {
         } else {
             WINDOW_TABLES
         };
-        let len = segment.readable_len()?;
+        let to = to.min(segment.readable_len()?);
         Ok(Walk {
-            window: Window::new(&*segment.file, &segment.path, len, ahead, tolerant),
+            // Not a byte further: one that cannot be read behind the end of a sealed segment is nobody's trouble.
+            window: Window::new(&*segment.file, &segment.path, to, ahead, tolerant),
             identity: Identity::of(opening),
             depth,
-            to: to.min(len),
+            to,
             at: BATCHES_AT,
             sequence: opening.sequence,
             chain: Some(opening.chain()),

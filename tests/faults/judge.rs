@@ -98,6 +98,11 @@ impl Judge<'_> {
                 assert!(journal.logs().is_empty(), "{story}: a new journal is not empty");
                 return;
             }
+            // Three failures in a row, before anything was acknowledged: section 8 of DESIGN.md.
+            Err(error) if is_stillborn(&error, left, window) => {
+                self.tally.stillborn.add(1);
+                return;
+            }
             Err(error) => panic!("{story}: opening failed: {error:?}"),
         };
         let found = self.matches(&journal, window, from, story);
@@ -147,6 +152,10 @@ impl Judge<'_> {
         self.tally.nested.add(1);
         let mut window = window.clone();
         let mut from = from;
+        let story = match &opened {
+            Ok(_) => format!("{story}, which went well"),
+            Err(error) => format!("{story}, which failed ({error})"),
+        };
         match opened {
             Ok(journal) => {
                 let found = saboteur.aside(|| Model::read(&journal));
@@ -209,6 +218,15 @@ pub(crate) fn check_refused_opening(error: &Error, saboteur: &Saboteur, story: &
         _ => false,
     };
     assert!(fits, "{story}: opening failed with the wrong kind: {error:?}");
+}
+
+/// Whether the journal was perhaps never there, and what is there is nothing but segments full of zeros.
+fn is_stillborn(error: &Error, left: &SimFs, window: &Window) -> bool {
+    let files = left.dump().into_iter();
+    let mut segments = files.filter(|(path, _)| path.ends_with(".seg"));
+    window.unborn
+        && error.kind() == ErrorKind::Damaged
+        && segments.all(|(_, bytes)| bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Whether the size of the disk is limited.

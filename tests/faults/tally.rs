@@ -18,6 +18,8 @@ pub(crate) struct Tally {
     pub(crate) crashes: Count,
     /// Openings after a crash in which calls failed.
     pub(crate) nested: Count,
+    /// Disks of a journal that nobody was ever told of, refused as damaged.
+    pub(crate) stillborn: Count,
     /// Writes refused because the disk was full, for another reason, and of unknown outcome.
     pub(crate) no_space: Count,
     pub(crate) refused: Count,
@@ -71,11 +73,13 @@ impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(
             f,
-            "{} writes refused as the disk was full, {} refused as a call failed, {} of unknown outcome, {} openings refused",
+            "{} writes refused as the disk was full, {} refused as a call failed, {} of unknown outcome, {} openings refused, \
+             {} disks stillborn",
             self.no_space.get(),
             self.refused.get(),
             self.unknown.get(),
-            self.not_opened.get()
+            self.not_opened.get(),
+            self.stillborn.get()
         )?;
         for site in self.sites.lock().expect("no panic while held").iter() {
             let hit = self.hit.lock().expect("no panic while held");

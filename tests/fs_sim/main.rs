@@ -1,8 +1,13 @@
 //! The simulated disk keeps its promises. `rules`: for each rule of what a power cut may leave, all outcomes of a small
 //! history are enumerated and compared with the exact set that the rule allows. `machine`: processes, power, damage, and
-//! how profiles, seeds and enumerated outcomes agree.
+//! how profiles, seeds and enumerated outcomes agree. `lazy`, `enumerator`: what the enumerator visits is exactly that, and
+//! it finds what is to be found.
 
+mod enumerator;
+mod lazy;
 mod machine;
+#[path = "../support/random.rs"]
+mod random;
 mod rules;
 
 use everlog::fs::{File, Fs, Profile, SimFs};

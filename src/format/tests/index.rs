@@ -350,8 +350,52 @@ fn an_index_of_facts_without_their_payload_is_refused() {
 fn a_cut_index_is_short() {
     let (bytes, _) = sample();
     let end = usize::try_from(Index::summary_end(&bytes).unwrap()).unwrap();
-    for len in 0..end {
+    for len in (0..end).step_by(if cfg!(miri) { 41 } else { 1 }) {
         assert_eq!(Index::decode_summary(&bytes[..len]), Err(Bad::Short), "{len}");
     }
     assert!(Index::decode_summary(&bytes[..end]).is_ok());
+}
+
+/// Under a checksum that matches, too.
+#[test]
+fn what_an_index_cannot_say_is_refused_by_name() {
+    let (good, _) = sample();
+    let end = usize::try_from(Index::summary_end(&good).unwrap()).unwrap();
+    let cases: &[(usize, &[u8], Bad)] = &[
+        (12, &[2, 0], Bad::Version(2)),
+        (14, &[1], Bad::Field("zero")),
+        (16, &[0; 8], Bad::Field("segment")),
+        (24, &[0; 8], Bad::Field("salt")),
+        (32, &[0; 8], Bad::Field("end_offset")),
+        (40, &[0; 8], Bad::Field("end_sequence")),
+    ];
+    for (at, value, bad) in cases {
+        let mut bytes = good[..end].to_vec();
+        bytes[*at..at + value.len()].copy_from_slice(value);
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Index::decode_summary(&bytes), Err(*bad), "{at}");
+    }
+}
+
+#[test]
+fn places_that_are_none_are_refused() {
+    let block = |places: &[u32]| -> Vec<u8> { places.iter().flat_map(|place| place.to_le_bytes()).collect() };
+    let first = place_of(header_at(BATCHES_AT, 0));
+    for (places, good) in [
+        (&[first, first + 6][..], true),
+        (&[first - 1, first], false),
+        (&[first + 6, first], false),
+        (&[first, first], false),
+    ] {
+        let bytes = block(places);
+        let decoded = decode_block(&bytes, crc32fast::hash(&bytes), 2);
+        let expected = if good {
+            Ok(places.to_vec())
+        } else {
+            Err(Bad::Field("place"))
+        };
+        assert_eq!(decoded, expected);
+    }
+    assert_eq!(decode_block(&[0; 7], 0, 2), Err(Bad::Short));
 }

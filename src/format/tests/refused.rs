@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// How far apart the bits are that are flipped. Miri is slow.
+const STRIDE: usize = if cfg!(miri) { 61 } else { 1 };
+
 /// Writes `value` at `at` and makes the opening's checksum match again.
 fn change_opening(opening: &Opening, at: usize, value: &[u8]) -> [u8; OPENING_LEN] {
     let mut bytes = opening.encode();
@@ -35,13 +38,13 @@ fn change_frame(frame: &[u8], term: Term, at: usize, value: &[u8]) -> Vec<u8> {
 #[test]
 fn no_flipped_bit_of_an_opening_passes() {
     let good = opening().encode();
-    for bit in 0..good.len() * 8 {
+    for bit in (0..good.len() * 8).step_by(STRIDE) {
         let mut bytes = good;
         bytes[bit / 8] ^= 1 << (bit % 8);
         let expected = if bit < 64 { Bad::Magic } else { Bad::Crc };
         assert_eq!(Opening::decode(&bytes), Err(expected), "bit {bit}");
     }
-    for len in 0..good.len() {
+    for len in (0..good.len()).step_by(STRIDE) {
         assert_eq!(Opening::decode(&good[..len]), Err(Bad::Short), "{len}");
     }
     assert_eq!(Opening::decode(&[0; OPENING_LEN]), Err(Bad::Blank));
@@ -95,7 +98,7 @@ fn no_flipped_bit_of_a_batch_passes() {
     };
     let (header, good) = encode(&batch_spec(), &[one(), other]);
     let payloads_at = BATCH_HEADER_LEN + header.tables_len();
-    for bit in 0..payloads_at * 8 {
+    for bit in (0..payloads_at * 8).step_by(STRIDE) {
         let mut bytes = good.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         if bit < BATCH_HEADER_LEN * 8 {
@@ -252,6 +255,7 @@ fn facts_refuse_what_they_cannot_say() {
         (15, "zero"),
         (16, "purged"),
         (31, "purged"),
+        (40, "has_last"),
         (41, "zero"),
         (63, "last_term"),
     ] {

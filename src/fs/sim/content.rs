@@ -27,6 +27,13 @@ impl Content {
         }
     }
 
+    /// Writes a range within one block, unless that is what it holds.
+    pub(super) fn write_if_new(&mut self, offset: u64, bytes: &[u8]) {
+        if *self.slice(offset..offset + bytes.len() as u64) != *bytes {
+            self.write(offset, bytes);
+        }
+    }
+
     /// Makes everything from `offset` on absent.
     pub(super) fn clear_from(&mut self, offset: u64) {
         let first_whole = offset.div_ceil(BLOCK);

@@ -3,7 +3,7 @@
 
 use super::content::BLOCK;
 use super::crash::{Choice, crash};
-use super::random::{Random, mix};
+use super::random::{Random, hash, mix};
 use super::seeded::crash_by_seed;
 use super::state::{Power, State, SyncPlan, Target};
 use super::{Kept, Profile, SimFs};
@@ -44,7 +44,7 @@ impl SimFs {
         SimFs::from_state(State::new(seed, profile, sector_bytes))
     }
 
-    fn from_state(state: State) -> SimFs {
+    pub(super) fn from_state(state: State) -> SimFs {
         SimFs {
             life: state.life,
             state: Arc::new(Mutex::new(state)),
@@ -55,7 +55,9 @@ impl SimFs {
     /// of the same moment can be looked at.
     #[must_use]
     pub fn crash(&self, seed: u64) -> SimFs {
-        SimFs::from_state(crash_by_seed(&self.state.lock(), seed))
+        let mut state = self.state.lock();
+        state.look_at_all();
+        SimFs::from_state(crash_by_seed(&state, seed))
     }
 
     /// A power cut whose outcome `pick` chooses: it answers each [`Choice`] with an option, in an order that depends only
@@ -63,7 +65,9 @@ impl SimFs {
     /// this disk: it is locked meanwhile.
     #[must_use]
     pub fn crash_with(&self, pick: &mut dyn FnMut(Choice<'_>) -> usize) -> SimFs {
-        SimFs::from_state(crash(&self.state.lock(), pick))
+        let mut state = self.state.lock();
+        state.look_at_all();
+        SimFs::from_state(crash(&state, pick))
     }
 
     /// Visits every outcome of a power cut, at most `limit` of them. Returns how many it visited, and whether that was
@@ -119,6 +123,7 @@ impl SimFs {
     #[must_use]
     pub fn fork(&self) -> SimFs {
         let mut state = self.state.lock().clone();
+        state.watch = None;
         state.next_life();
         state.forget_unreachable();
         SimFs::from_state(state)
@@ -178,6 +183,7 @@ impl SimFs {
     pub fn fail_writeback(&self, path: &str, kept: Kept) -> io::Result<()> {
         let mut state = self.state.lock();
         let (id, through) = (state.file(path)?, state.op);
+        state.look_at_file(id);
         state.fail(id, through, kept);
         state.inode_mut(id)?.late_error = true;
         Ok(())
@@ -218,6 +224,7 @@ impl SimFs {
     pub fn flip_bit(&self, path: &str, offset: u64, bit: u32) -> io::Result<()> {
         let mut state = self.state.lock();
         let id = state.file(path)?;
+        state.look_at_file(id);
         let inode = state.inode_mut(id)?;
         if offset >= inode.visible_len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -231,23 +238,26 @@ impl SimFs {
     pub fn write_raw(&self, path: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock();
         let id = state.file(path)?;
+        state.look_at_file(id);
         state.inode_mut(id)?.damage(offset, bytes);
         Ok(())
     }
 
     /// The whole visible content of a file, past all faults.
     pub fn read_raw(&self, path: &str) -> io::Result<Vec<u8>> {
-        let state = self.state.lock();
-        let inode = state.inode(state.file(path)?)?;
+        let mut state = self.state.lock();
+        let id = state.file(path)?;
+        state.look_at_file(id);
+        let inode = state.inode(id)?;
         Ok(inode.visible.bytes(0..inode.visible_len))
     }
 
     /// All visible files with their sizes, by path.
     pub fn files(&self) -> BTreeMap<String, u64> {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let files = state.files().into_iter();
         files
-            .filter_map(|(path, id)| Some((path, state.inode(id).ok()?.visible_len)))
+            .filter_map(|(path, id)| Some((path, state.len(id).ok()?)))
             .collect()
     }
 
@@ -261,20 +271,16 @@ impl SimFs {
 
     /// A hash of all visible names, sizes and bytes, by which equal images are recognised.
     pub fn digest(&self) -> u64 {
-        let state = self.state.lock();
-        let words = |bytes: &[u8]| {
-            bytes
-                .chunks(8)
-                .fold(0, |sum, word| mix(sum ^ little_endian(word)))
-        };
+        let mut state = self.state.lock();
+        state.look_at_all();
         state.files().iter().fold(0, |sum, (path, id)| {
             let inode = state.inodes.get(id);
-            let sum = mix(sum ^ words(path.as_bytes())) ^ inode.map_or(0, |inode| inode.visible_len);
+            let sum = mix(sum ^ hash(0, path.as_bytes())) ^ inode.map_or(0, |inode| inode.visible_len);
             let blocks = inode.into_iter().flat_map(|inode| inode.visible.numbered());
             // A block of zeros and an absent one are the same image.
             let filled = blocks.filter(|(_, block)| block.iter().any(|byte| *byte != 0));
             filled.fold(mix(sum), |sum, (number, block)| {
-                mix(sum ^ mix(number) ^ words(&block[..]))
+                mix(sum ^ mix(number) ^ hash(0, &block[..]))
             })
         })
     }
@@ -288,14 +294,6 @@ impl SimFs {
     pub fn sector_bytes(&self) -> u64 {
         self.state.lock().sector
     }
-}
-
-/// At most eight bytes as a number.
-fn little_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }
 
 impl fmt::Debug for SimFs {

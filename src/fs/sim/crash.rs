@@ -1,7 +1,7 @@
 //! What a power cut leaves: every legal outcome is a sequence of choices, one for each atom whose state is open.
 
 use super::Profile;
-use super::content::{Content, as_len};
+use super::content::{Block, Content, as_len};
 use super::inode::{Change, Inode};
 use super::names::{Dir, Entries, NameOp, Names, Node, ROOT, apply};
 use super::random::{Random, mix};
@@ -94,19 +94,28 @@ impl fmt::Display for Atom {
 
 /// The disk after a power cut in `before`, which stays as it is.
 pub(super) fn crash(before: &State, pick: &mut Pick<'_>) -> State {
-    let mut crash = Crash { before, pick };
-    let mut dirs = crash.directories();
+    let ground = Ground::of(before);
+    surviving(before, pick, &mut |inode, path, names, pick| {
+        let (content, len) = ground.file(inode, path, pick);
+        Inode {
+            bad: inode.bad.clone(),
+            names,
+            ..Inode::at_rest(content, len)
+        }
+    })
+}
+
+/// What becomes of a file that has a name: the file before, its first path, the number of its names.
+pub(super) type Survive<'f> = dyn FnMut(&Inode, &Arc<str>, u64, &mut Pick<'_>) -> Inode + 'f;
+
+/// The disk after a power cut in `before`, with files as `survive` makes them.
+pub(super) fn surviving(before: &State, pick: &mut Pick<'_>, survive: &mut Survive<'_>) -> State {
+    let mut dirs = Crash { before, pick }.directories();
     let found = reachable(&mut dirs);
     let mut inodes = BTreeMap::new();
     for (id, (path, names)) in found {
         if let Some(inode) = before.inodes.get(&id) {
-            let (content, len) = crash.file(inode, &path);
-            let survivor = Inode {
-                bad: inode.bad.clone(),
-                names,
-                ..Inode::at_rest(content, len)
-            };
-            inodes.insert(id, survivor);
+            inodes.insert(id, survive(inode, &path, names, pick));
         }
     }
     let mut random = before.random.clone();
@@ -139,6 +148,8 @@ pub(super) fn crash(before: &State, pick: &mut Pick<'_>) -> State {
         clock: before.clock + DARK_MICROS,
         capacity: before.capacity,
         freed: before.freed.clone(),
+        answers: None,
+        watch: None,
     }
 }
 
@@ -155,24 +166,49 @@ type Version<'i> = (u64, &'i [u8]);
 
 /// The distinct contents that a sector may have.
 #[derive(Default)]
-struct Options<'i> {
-    contents: Vec<Cow<'i, [u8]>>,
-    history: Vec<(u64, usize)>,
+pub(super) struct Options<'i> {
+    pub(super) contents: Vec<Cow<'i, [u8]>>,
+    pub(super) history: Vec<(u64, usize)>,
+}
+
+/// Takes the number of a sector, what was written to it, and what damage may leave.
+pub(super) type VisitSector<'v> = dyn FnMut(u64, &Options<'_>, &[Cow<'static, [u8]>]) + 'v;
+
+/// Size and cuts of a file after a power cut: what remains is which version each sector holds.
+pub(super) struct Shape {
+    pub(super) len: u64,
+    /// (call, new end)
+    cuts: Vec<(u64, u64)>,
+    /// The durable content, cut.
+    pub(super) durable: Content,
+}
+
+/// The moment of a power cut, as far as it matters to the content of files.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    profile: Profile,
+    pub(super) sector: u64,
+    op: u64,
+    freed: Arc<[Arc<Block>]>,
+}
+
+/// Asks, where there is something to ask: `damage` options come behind those of the history.
+fn ask(pick: &mut Pick<'_>, atom: &Atom, history: &[(u64, usize)], damage: usize) -> usize {
+    let options = history.iter().map(|(_, option)| option + 1).max().unwrap_or(1) + damage;
+    if options < 2 {
+        return 0;
+    }
+    pick(Choice {
+        atom,
+        options,
+        history,
+    })
+    .min(options - 1)
 }
 
 impl Crash<'_, '_> {
-    /// Asks, where there is something to ask: `damage` options come behind those of the history.
     fn ask(&mut self, atom: &Atom, history: &[(u64, usize)], damage: usize) -> usize {
-        let options = history.iter().map(|(_, option)| option + 1).max().unwrap_or(1) + damage;
-        if options < 2 {
-            return 0;
-        }
-        (self.pick)(Choice {
-            atom,
-            options,
-            history,
-        })
-        .min(options - 1)
+        ask(self.pick, atom, history, damage)
     }
 
     fn directories(&mut self) -> BTreeMap<u64, Entries> {
@@ -258,39 +294,38 @@ impl Crash<'_, '_> {
             apply(dirs.entry(dir).or_default(), &[(name, chosen)]);
         }
     }
+}
+
+impl Ground {
+    pub(super) fn of(before: &State) -> Ground {
+        Ground {
+            profile: before.profile,
+            sector: before.sector,
+            op: before.op,
+            freed: before.freed.as_slice().into(),
+        }
+    }
 
     /// Content and size of one file.
-    fn file(&mut self, inode: &Inode, path: &Arc<str>) -> (Content, u64) {
-        let (as_of, len) = self.size(inode, path);
-        let cuts = self.cuts(inode, path, as_of, len);
-        let mut durable = inode.durable.clone();
-        cuts.iter().for_each(|(_, to)| durable.clear_from(*to));
-        let mut content = durable.clone();
-        let size = self.before.sector;
-        for (sector, versions) in self.versions(inode) {
-            let range = sector * size..(sector + 1) * size;
-            if range.start >= len {
-                break;
-            }
-            let old = durable.slice(range.clone());
-            let options = options(old, range.start, &versions, &cuts, len);
-            let damage = self.damage(inode, &range, &options, len);
+    fn file(&self, inode: &Inode, path: &Arc<str>, pick: &mut Pick<'_>) -> (Content, u64) {
+        let shape = self.shape(inode, path, pick);
+        let mut content = shape.durable.clone();
+        self.each_sector(inode, &shape, &BTreeSet::new(), &mut |sector, options, damage| {
             let atom = Atom::Sector {
                 file: path.clone(),
                 sector,
             };
-            let chosen = self.ask(&atom, &options.history, damage.len());
-            let chosen = options.contents.iter().chain(&damage).nth(chosen);
-            if let Some(bytes) = chosen.filter(|bytes| ***bytes != *old) {
-                content.write(range.start, bytes);
+            let chosen = ask(pick, &atom, &options.history, damage.len());
+            if let Some(bytes) = options.contents.iter().chain(damage).nth(chosen) {
+                content.write_if_new(sector * self.sector, bytes);
             }
-        }
-        content.clear_from(len);
-        (content, len)
+        });
+        content.clear_from(shape.len);
+        (content, shape.len)
     }
 
-    /// The size and the call that set it (0: it was durable).
-    fn size(&mut self, inode: &Inode, path: &Arc<str>) -> (u64, u64) {
+    /// Decides the size of a file and what that implies.
+    pub(super) fn shape(&self, inode: &Inode, path: &Arc<str>, pick: &mut Pick<'_>) -> Shape {
         let mut sizes = vec![(0, inode.durable_len)];
         sizes.extend(&inode.limbo.lens);
         sizes.extend(
@@ -301,11 +336,22 @@ impl Crash<'_, '_> {
         );
         sizes.sort_by_key(|(op, _)| *op);
         let history: Vec<_> = sizes.iter().map(|(op, _)| *op).zip(0..).collect();
-        sizes[self.ask(&Atom::Size { file: path.clone() }, &history, 0)]
+        let (as_of, len) = sizes[ask(pick, &Atom::Size { file: path.clone() }, &history, 0)];
+        let cuts = self.cuts(inode, path, as_of, len, pick);
+        let mut durable = inode.durable.clone();
+        cuts.iter().for_each(|(_, to)| durable.clear_from(*to));
+        Shape { len, cuts, durable }
     }
 
     /// The cuts that a size set by the call `as_of` implies, as (call, new end).
-    fn cuts(&mut self, inode: &Inode, path: &Arc<str>, as_of: u64, len: u64) -> Vec<(u64, u64)> {
+    fn cuts(
+        &self,
+        inode: &Inode,
+        path: &Arc<str>,
+        as_of: u64,
+        len: u64,
+        pick: &mut Pick<'_>,
+    ) -> Vec<(u64, u64)> {
         let mut cuts = Vec::new();
         for pending in inode.pending.iter().filter(|pending| pending.op <= as_of) {
             if let Change::Cut { to, .. } = pending.change {
@@ -313,8 +359,8 @@ impl Crash<'_, '_> {
                     file: path.clone(),
                     op: pending.op,
                 };
-                let hostile = self.before.profile == Profile::Hostile && len > to;
-                if !hostile || self.ask(&atom, &[(0, 0)], 1) == 0 {
+                let hostile = self.profile == Profile::Hostile && len > to;
+                if !hostile || ask(pick, &atom, &[(0, 0)], 1) == 0 {
                     cuts.push((pending.op, to));
                 }
             }
@@ -322,9 +368,35 @@ impl Crash<'_, '_> {
         cuts
     }
 
+    /// Visits each sector whose content is open with what it may hold: what was written, oldest first, and damage. Sectors
+    /// `at_rest` were not being written, so that nothing can have damaged them.
+    pub(super) fn each_sector(
+        &self,
+        inode: &Inode,
+        shape: &Shape,
+        at_rest: &BTreeSet<u64>,
+        visit: &mut VisitSector<'_>,
+    ) {
+        let size = self.sector;
+        for (sector, versions) in self.versions(inode) {
+            let range = sector * size..(sector + 1) * size;
+            if range.start >= shape.len {
+                break;
+            }
+            let old = shape.durable.slice(range.clone());
+            let options = options(old, range.start, &versions, &shape.cuts, shape.len);
+            let damage = if at_rest.contains(&sector) {
+                Vec::new()
+            } else {
+                self.damage(inode, &range, &options, shape.len)
+            };
+            visit(sector, &options, &damage);
+        }
+    }
+
     /// The versions of each dirty sector, oldest first.
     fn versions<'i>(&self, inode: &'i Inode) -> BTreeMap<u64, Vec<Version<'i>>> {
-        let size = self.before.sector;
+        let size = self.sector;
         let mut versions: BTreeMap<u64, Vec<Version<'i>>> = BTreeMap::new();
         for (sector, lost) in &inode.limbo.sectors {
             versions.insert(*sector, lost.iter().map(|(op, data)| (*op, &data[..])).collect());
@@ -351,25 +423,52 @@ impl Crash<'_, '_> {
         options: &Options<'_>,
         len: u64,
     ) -> Vec<Cow<'static, [u8]>> {
-        if self.before.profile != Profile::Hostile {
+        if self.profile != Profile::Hostile {
             return Vec::new();
         }
-        let mut random = Random::new(mix(range.start) ^ mix(self.before.op));
-        let mut damage = Vec::new();
-        if let [oldest, .., newest] = options.contents.as_slice() {
-            let split = 1 + random.below(newest.len() - 1);
-            damage.push(Cow::Owned([&newest[..split], &oldest[split..]].concat()));
-        }
-        damage.push(Cow::Owned(random.bytes(as_len(self.before.sector))));
-        if range.start >= inode.durable_len && !self.before.freed.is_empty() {
-            let block = &self.before.freed[random.below(self.before.freed.len())];
+        let mut random = Random::new(mix(range.start) ^ mix(self.op));
+        let split = 1 + random.below(as_len(self.sector) - 1);
+        let mixed = |(old, new): (&[u8], &[u8])| Cow::Owned([&new[..split], &old[split..]].concat());
+        let mut damage: Vec<_> = self.torn(inode, range, options).into_iter().map(mixed).collect();
+        damage.push(Cow::Owned(random.bytes(as_len(self.sector))));
+        if range.start >= inode.durable_len && !self.freed.is_empty() {
+            let block = &self.freed[random.below(self.freed.len())];
             let at = as_len(range.start % block.len() as u64);
-            damage.push(Cow::Owned(block[at..at + as_len(self.before.sector)].to_vec()));
+            damage.push(Cow::Owned(block[at..at + as_len(self.sector)].to_vec()));
         }
         damage
             .iter_mut()
             .for_each(|bytes| zero_behind(bytes, range.start, len));
         damage
+    }
+
+    /// What may be mixed: each content that may be the durable one, with the newest that differs.
+    fn torn<'o>(
+        &self,
+        inode: &Inode,
+        range: &Range<u64>,
+        options: &'o Options<'_>,
+    ) -> Vec<(&'o [u8], &'o [u8])> {
+        let number = range.start / self.sector;
+        let is_open = inode.limbo.left_open.contains(&number);
+        let in_limbo = inode.limbo.sectors.get(&number).map_or(0, Vec::len);
+        let bases = if is_open { in_limbo + 1 } else { 1 };
+        let distinct = |history: &[(u64, usize)]| {
+            let mut found = Vec::new();
+            for (_, option) in history {
+                if !found.contains(option) {
+                    found.push(*option);
+                }
+            }
+            found
+        };
+        let (durable, later) = options.history.split_at(bases.min(options.history.len()));
+        let later = distinct(later);
+        let pair = |old: usize| {
+            let new = later.iter().rfind(|new| **new != old)?;
+            Some((&*options.contents[old], &*options.contents[*new]))
+        };
+        distinct(durable).into_iter().filter_map(pair).collect()
     }
 }
 

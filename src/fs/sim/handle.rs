@@ -136,7 +136,7 @@ impl File for SimFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        self.fs.call(|state| Ok(state.inode(self.inode)?.visible_len))
+        self.fs.call(|state| state.len(self.inode))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

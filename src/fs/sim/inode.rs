@@ -2,6 +2,7 @@
 
 use super::Kept;
 use super::content::{BLOCK, Content, as_len};
+use super::lazy::Unseen;
 use crate::sync::Arc;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +28,8 @@ pub(super) struct Inode {
     pub(super) late_error: bool,
     /// What is visible may differ from durable-plus-pending: a sync has failed since the last evict.
     pub(super) diverged: bool,
+    /// What is still open since a power cut; a file of which that is anything has nothing to be read there.
+    pub(super) unseen: Unseen,
 }
 
 /// One change that no sync has covered.
@@ -57,6 +60,8 @@ pub(super) struct Limbo {
     pub(super) sectors: BTreeMap<u64, Vec<Lost>>,
     /// Sizes with the call that set each.
     pub(super) lens: Vec<(u64, u64)>,
+    /// Sectors that a power cut left open, and no failed sync: all their contents count as durable ones.
+    pub(super) left_open: BTreeSet<u64>,
 }
 
 impl Limbo {
@@ -84,6 +89,37 @@ impl Inode {
             visible_len: len,
             ..Inode::default()
         }
+    }
+
+    /// What a power cut leaves as it is.
+    pub(super) fn surviving(&self) -> Inode {
+        if self.is_at_rest() {
+            return Inode {
+                bad: self.bad.clone(),
+                ..Inode::at_rest(self.durable.clone(), self.durable_len)
+            };
+        }
+        Inode {
+            late_error: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a power cut has nothing to decide.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.pending.is_empty() && self.limbo.sectors.is_empty() && self.limbo.lens.is_empty()
+    }
+
+    /// Sectors with pending writes.
+    pub(super) fn written_sectors(&self, size: u64) -> BTreeSet<u64> {
+        let writes = self.pending.iter().map(|pending| match &pending.change {
+            Change::Write { offset, bytes } => (offset / size, bytes.len() as u64),
+            Change::Cut { to, rest } => (to / size, rest.len() as u64),
+            Change::Grow => (0, 0),
+        });
+        writes
+            .flat_map(|(first, len)| first..first + len.div_ceil(size))
+            .collect()
     }
 
     pub(super) fn write(&mut self, op: u64, sector: u64, offset: u64, bytes: &[u8]) {
@@ -159,6 +195,7 @@ impl Inode {
                     for (number, data) in (first..).zip(bytes.chunks(as_len(sector))) {
                         let versions = self.limbo.sectors.entry(number).or_default();
                         versions.push((pending.op, data.into()));
+                        self.limbo.left_open.remove(&number);
                     }
                     self.limbo.lens.extend(pending.len.map(|len| (pending.op, len)));
                 }

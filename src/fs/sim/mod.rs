@@ -9,16 +9,25 @@
 
 mod content;
 mod control;
+mod coverage;
 mod crash;
+mod enumerate;
 mod handle;
 mod inode;
+mod lazy;
 mod names;
+mod plan;
 mod random;
+mod script;
 mod seeded;
 mod state;
+mod watch;
 
 pub use control::PendingSync;
+pub use coverage::{Coverage, Violation};
 pub use crash::{Atom, Choice};
+pub use enumerate::{Crashed, Enumerator, Ledger};
+pub use script::Script;
 
 use crate::sync::{Arc, Mutex};
 use state::State;

@@ -31,3 +31,21 @@ pub(super) fn mix(value: u64) -> u64 {
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+/// `sum` and `bytes` as one number.
+pub(super) fn hash(sum: u64, bytes: &[u8]) -> u64 {
+    bytes
+        .chunks(8)
+        .fold(sum, |sum, word| mix(sum ^ little_endian(word)))
+}
+
+/// At most eight bytes as a number.
+fn little_endian(bytes: &[u8]) -> u64 {
+    match bytes.try_into() {
+        Ok(word) => u64::from_le_bytes(word),
+        Err(_) => bytes
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+    }
+}

@@ -2,8 +2,10 @@
 
 use super::content::{BLOCK, Block, Content, as_len};
 use super::inode::Inode;
+use super::lazy::Answers;
 use super::names::{Names, Node, ROOT};
 use super::random::Random;
+use super::watch::Watch;
 use super::{Kept, Profile};
 use crate::fs::{Access, Space, check_path};
 use crate::sync::Arc;
@@ -32,6 +34,10 @@ pub(super) struct State {
     pub(super) capacity: u64,
     /// Blocks of removed files, for stale bytes.
     pub(super) freed: Vec<Arc<Block>>,
+    /// Who decides what a power cut has left open; see [`super::lazy`].
+    pub(super) answers: Option<Answers>,
+    /// Who wants to see the disk as it is before a call.
+    pub(super) watch: Option<Watch>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +88,16 @@ impl State {
             clock: CLOCK_START,
             capacity: CAPACITY,
             freed: Vec::new(),
+            answers: None,
+            watch: None,
         }
     }
 
     /// Counts a call that changes or syncs something; fails once the power is off.
     pub(super) fn reach(&mut self) -> io::Result<u64> {
+        if let Some(watch) = &self.watch {
+            watch.before_call(self);
+        }
         match self.power {
             Power::Off => return Err(Errno::IO.into()),
             Power::OffAfter(0) => {
@@ -196,6 +207,9 @@ impl State {
 
     pub(super) fn sync_dir(&mut self, path: &str) -> io::Result<()> {
         let dir = self.dir(path)?;
+        if let Some(watch) = &self.watch {
+            watch.before_sync(self, path);
+        }
         let op = self.reach()?;
         if let Some(kept) = self.planned(&Target::Dir(path.to_string())) {
             let random = &mut self.random;
@@ -225,7 +239,10 @@ impl State {
             .ok_or(Errno::FBIG)?;
         let before = self.power;
         let op = match self.reach() {
-            Ok(op) => op,
+            Ok(op) => {
+                self.look_around(id, &(offset..end));
+                op
+            }
             Err(e) => {
                 if before != self.power {
                     self.write_torn(id, bytes, offset)?;
@@ -253,19 +270,25 @@ impl State {
             return Err(Errno::FBIG.into());
         }
         let op = self.reach()?;
+        self.look_at_file(id);
         let sector = self.sector;
         self.inode_mut(id)?.set_len(op, sector, len);
         Ok(())
     }
 
-    pub(super) fn read(&self, id: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(super) fn read(&mut self, id: u64, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.look_at(id, offset..offset.saturating_add(buffer.len() as u64));
         let read = self.inode(id)?.read(self.sector, offset, buffer);
         read.ok_or_else(|| Errno::IO.into())
     }
 
     /// Ends a sync of everything up to the call `through`.
     pub(super) fn sync(&mut self, id: u64, path: &str, through: u64) -> io::Result<()> {
+        if let Some(watch) = &self.watch {
+            watch.before_sync(self, path);
+        }
         self.reach()?;
+        self.look(id);
         let planned = self.planned(&Target::File(path.to_string()));
         let late = std::mem::take(&mut self.inode_mut(id)?.late_error);
         if let Some(kept) = planned.or(late.then_some(Kept::Undecided)) {
@@ -291,6 +314,7 @@ impl State {
     }
 
     pub(super) fn evict(&mut self, id: u64) -> io::Result<()> {
+        self.look_at_file(id);
         let sector = self.sector;
         let mut random = Random::new(self.random.next());
         self.inode_mut(id)?
@@ -416,6 +440,7 @@ impl State {
         let end = (offset / BLOCK + kept) * BLOCK;
         let (op, sector) = (self.op, self.sector);
         if let Some(taken) = end.checked_sub(offset).filter(|n| *n > 0) {
+            self.look_around(id, &(offset..end));
             self.inode_mut(id)?
                 .write(op, sector, offset, &bytes[..as_len(taken)]);
         }
@@ -444,6 +469,10 @@ impl State {
     }
 
     fn unname(&mut self, id: u64) {
+        if self.profile == Profile::Hostile {
+            // Its bytes may turn up in other files.
+            self.look_at_file(id);
+        }
         if let Some(inode) = self.inodes.get_mut(&id) {
             inode.names = inode.names.saturating_sub(1);
             let room = FREED_BLOCKS_MAX.saturating_sub(self.freed.len());
@@ -472,6 +501,12 @@ impl State {
             .collect();
         self.inodes
             .retain(|id, inode| inode.handles > 0 || reachable.contains(id));
+    }
+
+    /// Size of a file as everybody sees it.
+    pub(super) fn len(&mut self, id: u64) -> io::Result<u64> {
+        self.look(id);
+        Ok(self.inode(id)?.visible_len)
     }
 
     fn new_id(&mut self) -> u64 {

@@ -91,7 +91,8 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     let Some(why) = carry_fault(segment, tolerant)? else {
         return Ok(Unit::Counts(Arc::clone(segment)));
     };
-    let mut walk = Walk::new(segment, segment.readable_len()?, Depth::Tables, tolerant)?;
+    let len = segment.readable_len()?;
+    let mut walk = Walk::new(segment, len, Depth::Tables, tolerant)?;
     let mut seen = walk.scan(BATCHES_AT, None)?;
     let found = Found {
         readable: true,
@@ -102,6 +103,12 @@ fn judge_unit(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> 
     if decide(found) == Decision::Damaged {
         // Its bytes are judged where the segment is walked.
         return Ok(Unit::Counts(Arc::clone(segment)));
+    }
+    if let Some(hole) = walk.window().hole_in(BATCHES_AT..len) {
+        let what = format!("{why}, and whether that was acknowledged cannot be read");
+        let path = candidate.path.clone();
+        context.damage(Finding::new(FindingKind::Unreadable, path, hole, what))?;
+        return Ok(Unit::Lost);
     }
     seen.sequence = seen.sequence.max(segment.opening.sequence);
     seen.time = seen.time.max(segment.opening.time);
@@ -145,6 +152,9 @@ fn carry_fault(segment: &Segment, tolerant: bool) -> Result<Option<String>> {
 
 /// No copy of the opening verifies: was anybody told of it?
 fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
+    if candidate.len < BATCHES_AT && !removed(Rule::FileLength) {
+        return cut_short(context, candidate);
+    }
     let identity = Identity::unknown(candidate.id);
     let tolerant = context.lenient();
     let mut window = Window::new(
@@ -162,12 +172,12 @@ fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Re
         BATCHES_AT..candidate.len.max(BATCHES_AT),
         None,
     )?;
-    let readable = window.hole_in(0..candidate.len).is_none();
+    let hole = window.hole_in(0..candidate.len);
     if seen.headers == 0 && seen.end == BATCHES_AT {
         seen.end = head.end;
     }
     let found = Found {
-        readable,
+        readable: hole.is_none(),
         valid: false,
         witnessed: seen.durable_through != 0 && !removed(Rule::LostOpeningWitness),
         blank: seen.end == 0,
@@ -191,7 +201,7 @@ fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Re
             context.damage(Finding::new(
                 FindingKind::Unreadable,
                 candidate.path.clone(),
-                0..seen.end,
+                hole.unwrap_or_default(),
                 what,
             ))?;
             Ok(Unit::Lost)
@@ -201,6 +211,22 @@ fn judge_without_opening(context: &mut Context<'_>, candidate: &Candidate) -> Re
             Ok(Unit::Void { why, seen })
         }
     }
+}
+
+/// A file that is shorter than any segment. Its full length was synced before it got its name, whatever became of it since: no crash
+/// leaves this.
+fn cut_short(context: &mut Context<'_>, candidate: &Candidate) -> Result<Unit> {
+    let what = format!(
+        "the file was cut short: it has {} bytes, and no segment is so small",
+        candidate.len
+    );
+    context.damage(Finding::new(
+        FindingKind::Damaged,
+        candidate.path.clone(),
+        candidate.len..BATCHES_AT,
+        what,
+    ))?;
+    Ok(Unit::Lost)
 }
 
 /// The last segment, walked in full.

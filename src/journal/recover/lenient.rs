@@ -1,7 +1,7 @@
 //! Reading a damaged segment as far as it goes, for a view: what verifies is served, what does not is a finding.
 
 use crate::error::Result;
-use crate::format::{Kind, header_at};
+use crate::format::{BATCH_HEADER_LEN, Kind, header_at};
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::segment::verdict::{Decision, Found, decide};
@@ -45,7 +45,8 @@ pub(super) fn read(
             }
             Step::Bad(bad) => {
                 let known = extent(&bad);
-                let hole = walk.window().hole_in(known.start..known.end.max(known.start + 1));
+                let header = known.start + BATCH_HEADER_LEN as u64;
+                let hole = walk.window().hole_in(known.start..known.end.max(header));
                 let found = Found {
                     readable: hole.is_none(),
                     valid: false,
@@ -57,7 +58,7 @@ pub(super) fn read(
                     Decision::Damaged => FindingKind::Damaged,
                     Decision::Keep | Decision::End | Decision::Torn => break,
                 };
-                if !pass(context, segment, &mut walk, &mut out, bad, kind)? {
+                if !pass(context, segment, &mut walk, &mut out, bad, kind, to)? {
                     break;
                 }
             }
@@ -83,6 +84,7 @@ fn pass(
     out: &mut Read,
     bad: BadPlace,
     kind: FindingKind,
+    to: u64,
 ) -> Result<bool> {
     if let Some(rest) = bad.rest.filter(|_| !removed(Rule::DamageOfItsLog)) {
         let place = Finding::new(
@@ -96,7 +98,8 @@ fn pass(
         return Ok(true);
     }
     let next = walk.scan(bad.at + 1, Some(bad.sequence))?;
-    let end = next.stop.as_ref().map_or(next.end, |header| header.offset);
+    // Without a header behind it everything is lost, up to where the segment ends.
+    let end = next.stop.as_ref().map_or(to, |header| header.offset);
     context.damage(Finding::new(kind, segment.path.clone(), bad.at..end, bad.what))?;
     if let Some(header) = &next.stop {
         walk.resume(header);

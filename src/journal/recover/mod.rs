@@ -290,10 +290,12 @@ fn assemble(
     logs.incarnation_next = incarnation_next;
 
     let proven_last = survey.durable_through != 0;
-    bad_copies(context, candidates, &chain, last, proven_last);
     let mut blank = above.blank;
     blank.sort_unstable();
     let mut report = report(context, &survey, &chain, above.cut);
+    // After the verdict, which is the same for a writer, to whom a copy that the other one makes good is no damage.
+    bad_copies(context, candidates, &chain, last, proven_last);
+    report.warnings = std::mem::take(&mut context.warnings);
     report.logs = logs.len();
     let openings = || {
         let all = candidates.all.values();
@@ -345,14 +347,14 @@ fn replay(context: &mut Context<'_>, last: &Arc<Segment>, survey: &Survey, chain
         replay::complete(context, &logs, lowest, &survey.unproven)?;
     }
     if !removed(Rule::CellsAreRead) {
-        replay::cells(context, &mut logs)?;
+        replay::cells(context, &mut logs, &survey.unproven)?;
     }
     let stated = chain.incarnation_next.max(last.opening.incarnation_next);
     logs.incarnation_next = logs.incarnation_next.max(stated);
     Ok(logs)
 }
 
-/// The verdict with what was cut; times and the number of logs are filled in by others.
+/// The verdict with what was cut; times, warnings and the number of logs are filled in by others.
 fn report(context: &mut Context<'_>, survey: &Survey, chain: &Chain, mut cut: Vec<Cut>) -> OpenReport {
     if !context.live() {
         cut.extend(survey.cut.clone());
@@ -377,7 +379,6 @@ fn report(context: &mut Context<'_>, survey: &Survey, chain: &Chain, mut cut: Ve
         segments: chain.links.len(),
         bytes: lens.filter_map(Result::ok).sum(),
         cut,
-        warnings: std::mem::take(&mut context.warnings),
         ..OpenReport::default()
     }
 }

@@ -16,8 +16,8 @@ use crate::types::Term;
 
 use super::super::report::{Finding, FindingKind};
 use super::super::state::{Logs, ReplayBad, Replayed};
-use super::Context;
 use super::chain::{Content, Link, LooseFrame};
+use super::{Context, Mode};
 
 /// Applies one segment of the journal to `logs`.
 pub(super) fn link(context: &mut Context<'_>, logs: &mut Logs, link: &Link) -> Result<()> {
@@ -173,14 +173,26 @@ fn take_from(range: &mut Range<u64>, frame: &Frame) {
     }
 }
 
-/// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`.
-pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs) -> Result<()> {
+/// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`. One that the tail
+/// supersedes is not read: a writer carries the tail before anybody can ask.
+pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs, tail: &VecDeque<Batch>) -> Result<()> {
+    let carried = |frame: &&Frame| context.mode == Mode::Writer && frame.kind != Kind::Append;
+    let tail = tail.iter().flat_map(|batch| &batch.frames);
+    let tail: Vec<&Frame> = tail.filter(carried).collect();
     for (key, log) in logs.iter_mut() {
         let incarnation = log.incarnation;
         for (id, cell) in &mut log.cells {
             let (None, Some((segment, header_at))) = (&cell.value, &cell.place) else {
                 continue;
             };
+            let superseded = |frame: &&Frame| match frame.kind {
+                Kind::Cell => frame.incarnation == incarnation && frame.cell == *id,
+                Kind::Delete => frame.incarnation == incarnation,
+                _ => false,
+            };
+            if tail.iter().filter(|frame| frame.log == key).any(superseded) {
+                continue;
+            }
             match read_cell(segment, *header_at, key, incarnation, *id) {
                 Ok(value) => cell.value = Some(value),
                 Err(e) => {

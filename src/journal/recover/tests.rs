@@ -2,6 +2,7 @@
 
 mod chains;
 mod damage;
+mod rot;
 mod views;
 
 use std::sync::Mutex;

@@ -68,4 +68,18 @@ mod tests {
             }
         }
     }
+
+    /// Of more cuts than are held the oldest count as one, and none is missed.
+    #[test]
+    fn cuts_that_rise_for_long_are_taken_together() {
+        let mut cuts = Cuts::default();
+        for from in 10..60 {
+            cuts.add(from);
+        }
+        assert_eq!(cuts.lowest.len(), HELD);
+        assert!(cuts.took_below(11, 0), "the lowest cut is known for ever");
+        assert!(!cuts.took_below(10, 0));
+        assert!(cuts.took_below(60, 49) && !cuts.took_below(59, 49));
+        assert!(!cuts.took_below(u64::MAX, 50));
+    }
 }

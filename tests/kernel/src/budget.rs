@@ -62,6 +62,11 @@ impl Budget {
         self.time.is_some_and(|time| time < Duration::from_secs(120))
     }
 
+    /// Whether half of the time is up.
+    pub(crate) fn is_half_over(&self) -> bool {
+        self.is_over() || self.time.is_some_and(|time| self.started.elapsed() >= time / 2)
+    }
+
     /// Whether the time is up.
     pub(crate) fn is_over(&self) -> bool {
         let late = self.time.is_some_and(|time| self.started.elapsed() >= time);

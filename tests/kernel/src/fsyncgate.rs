@@ -108,8 +108,7 @@ fn workload(machine: &Machine, seed: u64, outcome: &mut Outcome, tally: &mut Tal
     }
     outcome.count(&life);
     if let Some(what) = life.complaint() {
-        println!("violation: {life}: {what}");
-        tally.violations.push(what);
+        tally.complain(format!("{life}: {what}"));
     }
     let mut epochs = epochs(life.start, &life.trace);
     epochs.retain(|epoch| epoch.end >= life.from && !epoch.pieces.is_empty());

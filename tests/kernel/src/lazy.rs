@@ -52,6 +52,10 @@ impl Fs for LazyFs {
         self.real.rename(from, to)
     }
 
+    fn remove_dir(&self, path: &str) -> io::Result<()> {
+        self.real.remove_dir(path)
+    }
+
     fn remove(&self, path: &str) -> io::Result<()> {
         self.real.remove(path)
     }
@@ -99,6 +103,10 @@ impl File for LazyFile {
 
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
+    }
+
+    fn identity(&self) -> io::Result<Option<u64>> {
+        self.0.identity()
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -66,11 +66,14 @@ pub(crate) fn compare(machine: &Machine, budget: &mut Budget) -> Vec<String> {
         } else if budget.is_short() {
             story.options = &story.options[n % story.options.len()..][..1];
         }
-        if !budget.is_over() {
+        if !budget.is_half_over() {
             println!("outcomes: {}: {}", story.name, comparison.check(&story));
         }
     }
     comparison.figure("known sequences of calls", "");
+    if !budget.is_short() {
+        comparison.width = MEDIUM;
+    }
     while let Some(seed) = budget.next(comparison.counts.images) {
         let mut story = random_story(seed);
         if machine.kind == Kind::Xfs {
@@ -273,6 +276,11 @@ const OUTCOMES_MAX: u64 = 60_000;
 const WIDE: Width = Width {
     all: 8,
     sampled: 60,
+    torn: 0,
+};
+const MEDIUM: Width = Width {
+    all: 5,
+    sampled: 24,
     torn: 0,
 };
 const NARROW: Width = Width {

@@ -58,7 +58,7 @@ impl History {
         let to = self.states.partition_point(|(at, _)| *at <= position);
         Allowed {
             states: &self.states[from..to],
-            unborn: self.born.is_none_or(|at| at > position),
+            unborn: !self.is_born(position),
         }
     }
 
@@ -69,6 +69,11 @@ impl History {
             acks: vec![(0, 0)],
             born: Some(0),
         }
+    }
+
+    /// Whether the journal had been created by then.
+    pub(crate) fn is_born(&self, position: usize) -> bool {
+        self.born.is_some_and(|at| at <= position)
     }
 
     pub(crate) fn now(&self) -> &Model {

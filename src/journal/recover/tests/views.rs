@@ -67,6 +67,10 @@ impl Fs for Moving {
         self.disk.open(path, access)
     }
 
+    fn remove_dir(&self, path: &str) -> std::io::Result<()> {
+        self.disk.remove_dir(path)
+    }
+
     fn create_dir(&self, path: &str) -> std::io::Result<()> {
         self.disk.create_dir(path)
     }
