@@ -6,6 +6,8 @@
 //! `EVERLOG_MUTANT` names is removed, and some proof must fail then: `scripts/mutants` sees to that for each of them. It is a cfg and
 //! not a feature, because features reach users.
 //!
+//! Where one rule is kept in several ways, each of which suffices, all of them have its name and go together.
+//!
 //! What is not here, because taking it away alone changes no outcome; the rule that covers it is:
 //!
 //! * The comparison of a frame's incarnation, where a log's frames are settled or replayed one after another: serials tell
@@ -60,10 +62,6 @@ rules! {
     OpenRootSync = "open syncs the directory in which it found the journal's",
     OpenNamesSync = "open syncs the names that it believed",
     UnlinkSync = "the directory is synced when superseded files were removed",
-"two names":
-    FailedNameGoes = "a file whose naming failed is not used again",
-    SecondNameIsLeft = "a second name of a segment is left alone",
-    FileIsOneSegment = "a file that stands under two names is not two spares",
 "zeroing":
     WrittenZeros = "a segment is zeros that were written, not a length that was set",
     SpareIsBlank = "a spare is used only if it is blank",
@@ -80,6 +78,7 @@ rules! {
     HeaderSalt = "a batch header must have the salt of its segment",
     FrameSalt = "the checksum of a frame header includes the salt of its segment",
 "own place":
+    FileIsOneSegment = "a file that stands under two names is one segment, or goes",
     HeaderOffset = "a batch header must name the offset at which it stands",
     HeaderSegment = "a batch header must name the segment in which it stands",
     FrameIsWanted = "a frame that is read must be the one that was asked for",

@@ -129,6 +129,36 @@ fn a_unit_believed_from_the_page_cache_deletes_nothing() {
     }
 }
 
+/// Rule 3 where it costs most: the first batch of a segment was acknowledged, and nothing but that segment has it. A life that
+/// carries it is killed before its sync, and the next one must not remove the segment on the word of what only the page cache
+/// holds.
+#[test]
+fn the_only_copy_of_a_tail_outlives_the_units_that_carry_it() {
+    let origin = disk(13);
+    let (journal, log) = one_log(&origin);
+    let mut count = 0;
+    while segments(&origin).len() < 2 {
+        log.append(entry(count, 700)).unwrap();
+        count += 1;
+    }
+    let origin = keep_synced(&origin);
+    drop((log, journal));
+    let calls = calls_of_open(&origin);
+    for stop in 0..=calls {
+        for stop_again in 0..=calls {
+            let disk = keep_all(&origin);
+            interrupted_open(&disk, stop);
+            let disk = disk.kill();
+            interrupted_open(&disk, stop_again);
+            let story = format!("stopped after {stop} calls, then after {stop_again}");
+            for after in [keep_synced(&disk), disk.crash(stop + stop_again)] {
+                let found = payloads(&open(&after, &story).log(A).unwrap());
+                assert_eq!(found.len() as u64, count, "{story}");
+            }
+        }
+    }
+}
+
 /// Rule 3, the sharp form: the opening of life 3 stands in the page cache only, when life 4 opens. Whatever a power cut
 /// leaves after life 4's open, and after its first write, is complete.
 #[test]

@@ -245,7 +245,7 @@ impl Candidates {
             };
             let io = |e| Error::io(&file.path, "ask which file it is", e);
             file.second = is_one_file(&*file.file, &*named.file).map_err(io)?;
-            file.second &= !removed(Rule::SecondNameIsLeft);
+            file.second &= !removed(Rule::FileIsOneSegment);
             if file.second {
                 let what = format!("the name is a second one of segment {segment:016x}; it is left alone");
                 context.warn(&file.path, 0, &what);
@@ -314,7 +314,7 @@ impl Candidates {
     fn check_ids(&self, context: &Context<'_>) -> Result<()> {
         let highest = self.highest();
         match self.newest() {
-            Some(newest) if highest.saturating_sub(newest.id) > ID_GAP_MAX => {
+            Some(newest) if highest.saturating_sub(newest.id) > ID_GAP_MAX && !removed(Rule::IdBound) => {
                 Err(stray(context.fs.display(&Segment::name(highest))))
             }
             _ => Ok(()),
