@@ -115,6 +115,40 @@ fn findings_say_where_and_what() {
     );
 }
 
+/// What `verify` prints of `disk`.
+fn told(disk: &SimFs) -> String {
+    let found = verify_on(on(disk), small(), &mut |_| {}).unwrap().findings;
+    found.iter().map(|finding| format!("{finding}\n")).collect()
+}
+
+#[test]
+fn every_kind_of_finding_has_its_word() {
+    let disk = several_segments();
+    let names = segments(&disk);
+    disk.set_unreadable(&names[1], 18..20, true).unwrap();
+    let text = told(&disk);
+    assert!(text.contains(": unreadable: "), "{text}");
+
+    let disk = self::disk();
+    let (_journal, log) = one_log(&disk);
+    log.set(1, [0x5a; 300]).unwrap();
+    log.append(b"entry").unwrap();
+    let killed = disk.kill();
+    let segment = segments(&killed).remove(0);
+    let bytes = killed.read_raw(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    killed.write_raw(&segment, end + 64, b"half a batch").unwrap();
+    let text = told(&killed);
+    assert!(text.contains(": torn: "), "{text}");
+    let value = bytes
+        .windows(300)
+        .position(|window| window == [0x5a; 300])
+        .unwrap();
+    killed.flip_bit(&segment, value as u64, 0).unwrap();
+    let text = told(&killed);
+    assert!(text.contains("(log 1)\n"), "{text}");
+}
+
 #[test]
 fn what_is_too_large_to_be_atomic_is_refused() {
     let disk = disk();
@@ -433,6 +467,15 @@ fn a_view_goes_on_without_the_openings_of_a_segment() {
     assert!(view.findings().iter().any(everlog::inspect::Finding::is_damage));
     let log = view.log(A).unwrap();
     assert_eq!(log.get(59).unwrap().len(), 400);
+    let last = &names[names.len() - 1];
+    for at in [0, 4096] {
+        disk.write_raw(last, at, &[0x77; 256]).unwrap();
+    }
+    let text = told(&disk);
+    assert!(
+        text.contains(&format!("{last} at 0: damaged: no copy of the opening verifies")),
+        "{text}"
+    );
 }
 
 #[test]

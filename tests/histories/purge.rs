@@ -182,24 +182,32 @@ fn a_hole_below_the_floor_is_no_damage() {
     drop((log, journal));
 }
 
-/// A purge that is not synced yet, and a floor that rises because of it, in one batch: a power cut leaves both behind the
-/// proven end, with facts before it that still count the entries. That is no damage.
+/// A purge, truncate or reset that is not synced yet, and a floor that rises because of it, in one batch: a power cut leaves both
+/// behind the proven end, with facts before it that still count the entries. That is no damage.
 #[test]
 fn a_floor_that_rose_by_an_unproven_purge_is_no_damage() {
-    for purge_to in [30, 60] {
+    type Take = fn(&mut WriteBatch) -> &mut WriteBatch;
+    let takes: [(&str, Take, std::ops::Range<u64>); 4] = [
+        ("purge to 30", |batch| batch.purge_to(A, 30), 30..60),
+        ("purge to 60", |batch| batch.purge_to(A, 60), 60..60),
+        ("truncate", |batch| batch.truncate_from(A, 10), 10..10),
+        ("reset", |batch| batch.reset(A, EntryId::new(0, 70)), 71..71),
+    ];
+    for (what, take, left) in takes {
         let disk = disk(5);
         let (journal, log) = one_log(&disk);
         fill(&log, 60, 900);
         log.purge_to(10).unwrap();
         journal.reclaim().unwrap(); // the facts of the log stand in the newest segment now
-        let mut purge = WriteBatch::new();
-        purge.purge_to(A, purge_to);
-        drop(journal.submit_relaxed(purge).unwrap());
-        journal.reclaim().unwrap();
+        let mut batch = WriteBatch::new();
+        take(&mut batch);
+        drop(journal.submit_relaxed(batch).unwrap());
+        let freed = journal.reclaim().unwrap();
+        assert!(freed.segments > 0, "{what}: the floor rose");
         for seed in 0..40 {
-            let story = format!("purge to {purge_to}, seed {seed}");
+            let story = format!("{what}, seed {seed}");
             let again = open(&disk.crash(seed), &story);
-            assert_eq!(again.log(A).unwrap().bounds().unwrap(), purge_to..60, "{story}");
+            assert_eq!(again.log(A).unwrap().bounds().unwrap(), left, "{story}");
         }
         drop((log, journal));
     }

@@ -169,7 +169,7 @@ impl Trial<'_> {
     fn others_refuse(&self, error: &Error, looked: &Looked) -> Judged<()> {
         let kind = error.kind();
         match &looked.verified {
-            Err(other) => ensure!(other.kind() == kind, "open says {error}, verify {other}"),
+            Err(other) => self.is_the_same(error, other, "verify")?,
             Ok(verified) => {
                 let findings = &verified.findings;
                 ensure!(!verified.clean, "open says {error}, verify calls it clean");
@@ -183,13 +183,23 @@ impl Trial<'_> {
             }
         }
         match &looked.view {
-            Err(other) => ensure!(other.kind() == kind, "open says {error}, a view {other}"),
+            Err(other) => self.is_the_same(error, other, "a view")?,
             Ok((view, found)) => {
                 self.are_in_place(view.findings(), &format!("open says {error}, a view"))?;
                 served::what_is_sound(self.subject, &self.touched, self.now(), found)?;
             }
         }
         Ok(())
+    }
+
+    /// Of several damages each may name another one first.
+    fn is_the_same(&self, error: &Error, other: &Error, whose: &str) -> Judged<()> {
+        let same = other.kind() == error.kind();
+        ensure!(
+            same || self.damages.len() > 1,
+            "open says {error}, {whose} {other}"
+        );
+        self.is_in_place(other)
     }
 
     fn opened(&self, journal: &Journal, looked: Option<&Looked>, depth: Depth) -> Judged<Outcome> {

@@ -2,6 +2,7 @@
 
 mod chains;
 mod damage;
+mod forged;
 mod rot;
 mod views;
 
