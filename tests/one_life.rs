@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use everlog::fs::{Profile, SimFs};
-use everlog::inspect::View;
 use everlog::{Background, Config, Journal, LogKey};
 
 fn config(background: Background) -> Config {
@@ -19,7 +18,7 @@ fn live(background: Background) {
     let disk = SimFs::new(1, Profile::PosixWeak);
     let journal = Journal::create_on(Arc::new(disk.clone()), config(background)).unwrap();
     let log = journal.create_log(LogKey(1), 0).unwrap();
-    for index in 0..4_u8 {
+    for index in 0..3_u8 {
         log.append([index; 1500]).unwrap();
     }
     log.set(0, b"vote").unwrap();
@@ -29,26 +28,19 @@ fn live(background: Background) {
         let _ = tell.send(id.map(|id| id.index));
     });
     while background == Background::Caller && journal.work().unwrap() {}
-    assert_eq!(told.recv().unwrap().unwrap(), 5);
-    log.truncate_from(5).unwrap();
+    assert_eq!(told.recv().unwrap().unwrap(), 4);
+    log.truncate_from(4).unwrap();
     log.purge_to(2).unwrap();
-    assert!(journal.reclaim().unwrap().segments <= 2);
-    assert_eq!(log.read(2..5).map(Result::unwrap).count(), 3);
     let after = disk.crash(7);
     journal.close().unwrap();
 
-    for disk in [disk, after] {
-        let view = View::open_on(Arc::new(disk.clone()), config(background)).unwrap();
-        assert!(!view.live() && view.findings().is_empty());
-        let journal = Journal::open_on(Arc::new(disk), config(background)).unwrap();
-        let log = journal.log(LogKey(1)).unwrap();
-        assert_eq!(log.bounds().unwrap(), 2..5);
-        assert_eq!(log.get(3).unwrap()[..], [3; 1500]);
-        assert_eq!(log.get(4).unwrap()[..], *b"relaxed");
-        assert_eq!(log.cell(0).unwrap().unwrap()[..], *b"vote");
-        log.append(b"later").unwrap();
-        journal.close().unwrap();
-    }
+    let journal = Journal::open_on(Arc::new(after), config(background)).unwrap();
+    let log = journal.log(LogKey(1)).unwrap();
+    assert_eq!(log.bounds().unwrap(), 2..4);
+    assert_eq!(log.get(2).unwrap()[..], [2; 1500]);
+    assert_eq!(log.get(3).unwrap()[..], *b"relaxed");
+    assert_eq!(log.cell(0).unwrap().unwrap()[..], *b"vote");
+    journal.close().unwrap();
 }
 
 #[test]

@@ -145,7 +145,11 @@ pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn Lock>> {
     let name = std::path::Path::new(&program)
         .file_name()
         .map(|n| n.to_string_lossy().into_owned());
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // Miri's `uname` leaves bytes behind the strings unset, and rustix takes all of them for set.
+    let host = match cfg!(miri) {
+        true => "miri".into(),
+        false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
     let holder = format!(
         "pid {} ({}) on {host}",
         std::process::id(),

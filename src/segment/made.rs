@@ -8,7 +8,8 @@ use crate::fs::{Fs, Profile, SimFs};
 use crate::segment::{JOURNAL_DIR, Segment};
 use crate::types::{LogKey, Term};
 
-pub(crate) const FILE_LEN: u64 = 64 << 10;
+/// Miri is slow.
+pub(crate) const FILE_LEN: u64 = if cfg!(miri) { 32 << 10 } else { 64 << 10 };
 pub(crate) const UUID: [u8; 16] = *b"a journal's uuid";
 
 /// One frame to be written.

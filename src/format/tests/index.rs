@@ -194,7 +194,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
         1..3_u64,
         0..3_u8,
     );
-    vec(one, 0..200).prop_map(|made| {
+    vec(one, 0..PAYLOAD).prop_map(|made| {
         let mut next = [5_u64; 3];
         let made = made.into_iter().map(|(log, kind, jump, incarnation, cell)| {
             let kind = Kind::from_u8(kind).unwrap();
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_of_an_index_panic(bytes in vec(any::<u8>(), 0..300), crc in any::<u32>(), count in 0..80_u32) {
+    fn no_bytes_make_the_reader_of_an_index_panic(bytes in vec(any::<u8>(), 0..3 * PAYLOAD / 2), crc in any::<u32>(), count in 0..80_u32) {
         let _ = Index::decode_summary(&bytes);
         let _ = Index::summary_end(&bytes);
         let _ = decode_block(&bytes, crc, count);
