@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::protocol::Record;
+use super::protocol::{OPENING, Record};
 use crate::exit::{Exit, Failure};
 
 /// When a child is killed.
@@ -46,7 +46,7 @@ pub(crate) struct Life {
     input: ChildStdin,
     /// When it had all it needs to open the journal.
     briefed: Instant,
-    /// Hears once that the journal is open; gone when the child's reports end.
+    /// Hears once that the journal is open; gone when it cannot be opened, and when the child's reports end.
     opened: Receiver<Instant>,
     working_since: Option<Instant>,
     reports: JoinHandle<io::Result<Vec<Record>>>,
@@ -80,10 +80,14 @@ impl Life {
         let reports = thread::spawn(move || {
             let mut output = BufReader::with_capacity(64 << 10, output);
             let mut records = Vec::new();
+            let mut tell = Some(tell);
             while let Some(record) = Record::read(&mut output)? {
-                if matches!(record, Record::Opened(_)) {
+                match (&record, &tell) {
                     // Nobody listens any more when the child was killed while it opened.
-                    let _ = tell.send(Instant::now());
+                    (Record::Opened(_), Some(tell)) => drop(tell.send(Instant::now())),
+                    // It waits for its end, and there is nothing else to wait for.
+                    (Record::Failed { writer: OPENING }, _) => tell = None,
+                    _ => {}
                 }
                 records.push(record);
             }

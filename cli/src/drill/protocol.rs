@@ -31,7 +31,7 @@ pub(crate) enum Record {
     Ack { writer: u32, number: u64, index: u64 },
     /// Of a mixed drill: operation `number`, issued before, returned; it survives a kill, and if `durable` a failed sync, too.
     Done { writer: u32, number: u64, durable: bool },
-    /// Of a mixed drill: an operation of the writer failed, which a planned fault explains.
+    /// Of a mixed drill: an operation of the writer failed, which a planned fault explains; the opening, if it is [`OPENING`].
     Failed { writer: u32 },
     /// Of a mixed drill: the counters of this life so far.
     Counted(Counted),
@@ -167,6 +167,8 @@ pub(crate) const RECORD_BYTES: usize = 32;
 /// The longest write that POSIX keeps whole on a pipe.
 const PIPE_ATOMIC_BYTES: usize = 512;
 const _: () = assert!(2 * RECORD_BYTES <= PIPE_ATOMIC_BYTES);
+/// Who failed, of a child that could not open the journal, which a planned fault explains: it waits for its end.
+pub(crate) const OPENING: u32 = u32::MAX;
 
 const TAG_OPENED: u64 = 1;
 const TAG_ISSUE: u64 = 2;

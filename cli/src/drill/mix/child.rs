@@ -14,7 +14,7 @@ use everlog::fs::{FaultFs, RealFs, Watch};
 use everlog::{Error, ErrorKind, Journal, LogKey, Result, Ticket, Written};
 
 use super::super::child::{die_of_panics, opened, report};
-use super::super::protocol::{Counted, Record};
+use super::super::protocol::{Counted, OPENING, Record};
 use super::brief::{self, Brief, Hand};
 use super::model::Group;
 use super::plan::{How, Op, Worker, batch};
@@ -49,7 +49,7 @@ pub(crate) fn run(dir: &Path) -> Outcome {
             line.watch(working.into_iter().map(|rule| fs.add(rule)));
             work(&brief, &journal, &line)?;
         }
-        Err(e) if line.excuses(&e) => line.tell(Record::Failed { writer: u32::MAX }),
+        Err(e) if line.excuses(&e) => line.tell(Record::Failed { writer: OPENING }),
         Err(e) => return Err(journal::refused(dir, e)),
     }
     match lives.join() {
