@@ -31,6 +31,9 @@ pub enum ErrorKind {
     Unsupported,
     /// The operating system refused a call. Nothing is known to be damaged; look at [`source`](std::error::Error::source).
     Io,
+    /// A state machine could not apply an entry; [`entry`](Error::entry) says which. The entry is durable, its effect is not there. Open the
+    /// engine again with a machine that can, or skip the entry explicitly.
+    ApplyFailed,
 }
 
 /// The error of every fallible call: a [`kind`](Error::kind) to act on and one sentence to read, with the file
@@ -44,6 +47,8 @@ struct Inner {
     path: Option<PathBuf>,
     offset: Option<u64>,
     source: Option<io::Error>,
+    /// Term and index of the entry it is about. The type for that stands above this module.
+    entry: Option<(u128, u64)>,
 }
 
 /// A `Result` whose error is [`Error`].
@@ -57,6 +62,7 @@ impl Error {
             path: None,
             offset: None,
             source: None,
+            entry: None,
         }))
     }
 
@@ -68,6 +74,7 @@ impl Error {
             path: Some(path.into()),
             offset: None,
             source: None,
+            entry: None,
         }))
     }
 
@@ -84,6 +91,7 @@ impl Error {
             path: Some(path.into()),
             offset: Some(offset),
             source: None,
+            entry: None,
         }))
     }
 
@@ -99,6 +107,7 @@ impl Error {
             path: Some(path.into()),
             offset: None,
             source: Some(source),
+            entry: None,
         }))
     }
 
@@ -114,6 +123,7 @@ impl Error {
             path: Some(path.into()),
             offset: Some(offset),
             source: Some(source),
+            entry: None,
         }))
     }
 
@@ -126,7 +136,25 @@ impl Error {
             path: inner.path.clone(),
             offset: inner.offset,
             source: inner.source.as_ref().map(copy_io),
+            entry: inner.entry,
         }))
+    }
+
+    /// An error of `kind` about the entry of this term and index.
+    pub(crate) fn about_entry(kind: ErrorKind, entry: (u128, u64), message: impl Into<String>) -> Error {
+        Error(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            path: None,
+            offset: None,
+            source: None,
+            entry: Some(entry),
+        }))
+    }
+
+    /// Term and index of the entry it is about.
+    pub(crate) fn entry_parts(&self) -> Option<(u128, u64)> {
+        self.0.entry
     }
 
     /// What the caller can do about it.
@@ -193,7 +221,7 @@ impl From<Error> for io::Error {
             ErrorKind::Locked => io::ErrorKind::ResourceBusy,
             ErrorKind::Unsupported => io::ErrorKind::Unsupported,
             ErrorKind::Closed => io::ErrorKind::BrokenPipe,
-            ErrorKind::Unknown | ErrorKind::Io => io::ErrorKind::Other,
+            ErrorKind::Unknown | ErrorKind::Io | ErrorKind::ApplyFailed => io::ErrorKind::Other,
         };
         io::Error::new(kind, error)
     }

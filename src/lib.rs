@@ -1,6 +1,8 @@
 //! everlog: a write-ahead log and recovery engine that can be embedded.
 
 mod config;
+#[cfg(feature = "snapshot")]
+pub mod engine;
 mod error;
 mod format;
 pub mod fs;

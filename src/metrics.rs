@@ -112,6 +112,11 @@ impl Counter {
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }
+
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// One list for the public struct and for the counters behind it, so that neither can lack what the other has.

@@ -218,6 +218,18 @@ rules! {
     SnapshotIndexCrc = "the checksum of an index of a snapshot is checked",
     SnapshotVersion = "a newer version of packs and indexes is refused",
     MissingPackLooksAgain = "a view whose pack is missing reads the index again",
+"engine":
+    ApplyDurable = "an entry is applied, and replied to, when a sync covered it",
+    CheckpointBeforePurge = "the log is purged after the snapshot was committed and read back",
+    PurgeToRetained = "the log is purged only to the oldest snapshot that is kept to fall back to",
+    FallbackReachesLog = "a snapshot is used only if the log begins where it ends, or before",
+    SnapshotAheadIsDamage = "a checkpoint ahead of its log is damage",
+    InstallIsFinished = "a log that ends before an installed snapshot is reset to it",
+    FailedIsNotCaptured = "a machine that failed gets no checkpoint",
+    SessionsAreKept = "the table of clients is a part of a snapshot",
+    SkipIsRemembered = "a skip stands in the log before the entry is passed over",
+    HeldLogRefuses = "the log of an engine takes nothing from others",
+    AppliedIsNotTakenBack = "what was applied is not truncated",
 }
 
 /// Whether `rule` is removed: never, in an ordinary build.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::error::Error;
+
 /// Names one log of a journal. Any number; the owner chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogKey(pub u64);
@@ -30,6 +32,14 @@ impl EntryId {
             term: Term(term),
             index,
         }
+    }
+}
+
+impl Error {
+    /// The entry that the error is about, where there is one: always with [`ApplyFailed`](crate::ErrorKind::ApplyFailed).
+    #[must_use]
+    pub fn entry(&self) -> Option<EntryId> {
+        self.entry_parts().map(|(term, index)| EntryId::new(term, index))
     }
 }
 

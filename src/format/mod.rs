@@ -24,6 +24,8 @@
 //! that the first batch header names. A sealed segment has a derived file beside it (module `index`).
 
 mod batch;
+#[cfg(feature = "snapshot")]
+mod engine;
 mod facts;
 mod field;
 mod frame;
@@ -37,6 +39,11 @@ use std::fmt;
 pub(crate) use batch::{
     BATCH_HEADER_LEN, BATCH_LEN_MAX, BatchHeader, BatchSpec, Flags, TERMS_MAX, batch_len, decode_each,
     decode_tables, encode_batch, header_at, skip_len, term_changes,
+};
+#[cfg(feature = "snapshot")]
+pub(crate) use engine::{
+    COMMAND_HEAD_MAX, Command, ENGINE_HEADER_LEN, EngineHeader, SessionRecord, Tables, decode_skips,
+    encode_skips,
 };
 pub(crate) use facts::{FACTS_LEN, FLOOR_LEN, Facts, Floor};
 pub(crate) use frame::{FRAME_HEADER_LEN, Frame, FrameSpec, Kind, decode_frame, digest, payload_crc};

@@ -22,6 +22,8 @@ pub struct WriteBatch {
     buffer: Vec<u8>,
     /// The incarnation that the log must have; `None` where the caller means whatever log has the key.
     pub(crate) incarnation: Option<u64>,
+    /// Handed in by the engine that holds the log.
+    pub(crate) by_holder: bool,
 }
 
 /// One operation as asked for: not yet checked against the log.
@@ -135,12 +137,38 @@ impl WriteBatch {
         self
     }
 
+    /// An empty batch of the engine that holds the log.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn of_holder() -> WriteBatch {
+        WriteBatch {
+            by_holder: true,
+            ..WriteBatch::default()
+        }
+    }
+
+    /// Appends an entry whose payload comes in two parts.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn append_parts(&mut self, log: LogKey, head: &[u8], rest: &[u8]) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(head);
+        self.buffer.extend_from_slice(rest);
+        let crc = payload_crc(&self.buffer[start..]);
+        self.ops.push(Wish {
+            log,
+            what: What::Append,
+            start,
+            len: head.len() + rest.len(),
+            crc,
+        });
+    }
+
     /// One operation of a handle: it is for the log of that incarnation, and for no later one of the key.
     pub(crate) fn bound(log: LogKey, incarnation: u64, what: What, payload: &[u8]) -> WriteBatch {
         let mut batch = WriteBatch {
             ops: Vec::with_capacity(1),
             buffer: Vec::with_capacity(payload.len()),
             incarnation: Some(incarnation),
+            by_holder: false,
         };
         batch.push(log, what, payload);
         batch

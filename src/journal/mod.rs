@@ -19,6 +19,7 @@ mod files;
 mod floor;
 mod group;
 mod handle;
+mod hold;
 mod marks;
 mod open;
 mod prepare;
@@ -38,6 +39,8 @@ pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
+#[cfg(feature = "snapshot")]
+pub(crate) use self::hold::{HELD_CELL, Holder, Holding};
 pub use self::report::{Cut, Finding, FindingKind, OpenReport, Verdict};
 pub use self::room::{Permit, Room};
 pub use self::ticket::Ticket;

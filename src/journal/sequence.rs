@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::batch::{Op, What, Wish, WriteBatch};
+use super::hold;
 use super::state::{Cell, LogState, Logs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Facts, Floor, Kind, payload_crc};
@@ -27,6 +28,9 @@ pub(crate) fn check(logs: &Logs, batch: &WriteBatch) -> Result<()> {
         if let Some(op) = batch.ops.iter().find(other) {
             return Err(missing(op.log));
         }
+    }
+    if !logs.held.is_empty() {
+        hold::check(&logs.held, batch)?;
     }
     let mut shadows: BTreeMap<LogKey, Option<Shadow<'_>>> = BTreeMap::new();
     let plain = batch.ops.iter().all(|op| op.what == What::Append);

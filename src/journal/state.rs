@@ -16,6 +16,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use self::cuts::Cuts;
+use super::hold::Hold;
 use crate::format::{Frame, Kind};
 use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
@@ -31,6 +32,8 @@ pub(crate) struct Logs {
     pub(crate) incarnation_next: u64,
     /// Lowest segment that the journal needs, as far as stated by what was replayed.
     pub(crate) floor: u64,
+    /// Logs that an engine or a replica stands on. Of this life only.
+    pub(crate) held: BTreeMap<LogKey, Hold>,
 }
 
 /// One log.

@@ -46,6 +46,18 @@ impl<T> Ticket<T> {
         }
     }
 
+    /// The promise once more, of another value.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn also<U>(&self, value: U) -> Ticket<U> {
+        Ticket::new(value, Arc::clone(&self.group), Arc::clone(&self.driver))
+    }
+
+    /// How it ended; `None` while it has not.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn outcome(&self) -> Option<Result<()>> {
+        self.group.outcome()
+    }
+
     /// The same promise of another value.
     pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Ticket<U> {
         Ticket {

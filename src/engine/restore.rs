@@ -1,0 +1,260 @@
+//! Opening, first half: the newest snapshot that verifies, and whether it and the log belong together.
+//!
+//! ```text
+//! newest snapshot, or machine    log                        decision
+//! own checkpoint                 ends before it, or has     Damaged: the log has lost its end; only Log::reset, called by
+//!                                another term there         hand, accepts that
+//! installed                      the same                   the log is reset to it: the process ended between the two
+//! any                            begins behind it + 1       Damaged, naming both: entries between them are gone
+//! any                            has it, or begins at it + 1  restored, and replay goes on behind it
+//! does not verify                                           the next older one, with a warning
+//! none is left                   never purged               an empty machine, and all of the log
+//! none is left                   purged                     Damaged
+//! ```
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+
+use super::config::{EngineConfig, Progress};
+use super::core::Core;
+use super::machine::{Persistence, StateMachine};
+use super::report::EngineReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::{EngineHeader, Tables};
+use crate::log::Log;
+use crate::mutant::{Rule, removed};
+use crate::snapshot::{Origin, Snapshot, Store};
+use crate::sync::Instant;
+use crate::types::{EntryId, LogKey};
+
+/// What the machine is restored from, and whose.
+pub(super) struct Source<'a> {
+    pub(super) store: &'a Store,
+    pub(super) key: LogKey,
+    /// `None` for a replica whose owner keeps the log elsewhere.
+    pub(super) log: Option<&'a Log>,
+    pub(super) config: &'a EngineConfig,
+}
+
+impl Source<'_> {
+    /// Brings the machine to the newest state that can be had, and the log to where that state can go on.
+    pub(super) fn restore<M: StateMachine>(
+        &self,
+        core: &mut Core<M>,
+        report: &mut EngineReport,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let restored = self.restore_newest(core, report);
+        report.restore = started.elapsed();
+        restored
+    }
+
+    fn restore_newest<M: StateMachine>(&self, core: &mut Core<M>, report: &mut EngineReport) -> Result<()> {
+        let snapshots = self.store.list_of(self.key)?;
+        for damage in self.store.damage() {
+            report.warn(format!("an index of a snapshot cannot be read: {}", damage.error));
+        }
+        let own = core.machine.persistence();
+        if let Persistence::Itself(durable) = own
+            && self.machine_is_newest(durable, &snapshots)?
+        {
+            core.applied = durable;
+            return Ok(());
+        }
+        for snapshot in snapshots {
+            let resets = self.meets_log(&snapshot)?;
+            match self.restore_one(core, &snapshot) {
+                Ok(()) => {
+                    self.finish_reset(resets, &snapshot, report)?;
+                    if !report.refused.is_empty() {
+                        report.warn(format!(
+                            "log {}: fell back to snapshot {} of entry {}",
+                            self.key, snapshot.id, snapshot.covers
+                        ));
+                    }
+                    report.snapshot = Some(snapshot);
+                    return Ok(());
+                }
+                Err(error) if [ErrorKind::Damaged, ErrorKind::Io].contains(&error.kind()) => {
+                    let text = format!("snapshot {} of entry {}: {error}", snapshot.id, snapshot.covers);
+                    report.warn(text);
+                    // Read to its end, so that the store knows what of it is damaged, and counts it among nothing.
+                    self.store.verify(snapshot.id)?;
+                    report.refused.push((snapshot, error));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.begin_empty(core, report)
+    }
+
+    /// A machine that persists itself goes on by itself if the log has what it lacks, and nothing newer was installed.
+    fn machine_is_newest(&self, durable: Option<EntryId>, snapshots: &[Snapshot]) -> Result<bool> {
+        let Some(log) = self.log else {
+            return Ok(durable.is_some());
+        };
+        if let Some(durable) = durable
+            && !removed(Rule::SnapshotAheadIsDamage)
+        {
+            let ahead = |error: Error| error.recast(ErrorKind::Damaged, "the machine is ahead of its log");
+            log.journal().expect_at_least(self.key, durable).map_err(ahead)?;
+        }
+        let installed = snapshots.first().filter(|newest| {
+            newest.origin == Origin::Installed && durable.is_none_or(|durable| durable < newest.covers)
+        });
+        if installed.is_some() {
+            return Ok(false);
+        }
+        let start = log.bounds()?.start;
+        Ok(match durable {
+            Some(durable) => durable.index + 1 >= start,
+            None => log.purged()?.is_none(),
+        })
+    }
+
+    /// Whether replay can go on behind the snapshot; true if the log must be reset to it first.
+    fn meets_log(&self, snapshot: &Snapshot) -> Result<bool> {
+        let Some(log) = self.log else {
+            return Ok(false);
+        };
+        let covers = snapshot.covers;
+        let reached = log.journal().expect_at_least(self.key, covers);
+        match snapshot.origin {
+            Origin::Installed if reached.is_err() => return Ok(true),
+            _ if removed(Rule::SnapshotAheadIsDamage) => {}
+            _ => reached.map_err(|error| {
+                let text = format!("snapshot {} is ahead of its log", snapshot.id);
+                error.recast(ErrorKind::Damaged, &text)
+            })?,
+        }
+        let start = log.bounds()?.start;
+        if start > covers.index + 1 && !removed(Rule::FallbackReachesLog) {
+            let text = format!(
+                "log {} begins at {start}, and snapshot {} ends with entry {covers}: what stood between them is gone",
+                self.key, snapshot.id
+            );
+            return Err(Error::new(ErrorKind::Damaged, text));
+        }
+        Ok(false)
+    }
+
+    fn finish_reset(&self, resets: bool, snapshot: &Snapshot, report: &mut EngineReport) -> Result<()> {
+        let Some(log) = self.log.filter(|_| resets && !removed(Rule::InstallIsFinished)) else {
+            return Ok(());
+        };
+        reset(log, snapshot.covers)?;
+        report.reset_to = Some(snapshot.covers);
+        report.warn(format!(
+            "log {} was reset to the installed snapshot {} of entry {}",
+            self.key, snapshot.id, snapshot.covers
+        ));
+        Ok(())
+    }
+
+    /// Replaces the machine by the snapshot. `Damaged` or `Io` if it cannot be read.
+    pub(super) fn restore_one<M: StateMachine>(&self, core: &mut Core<M>, snapshot: &Snapshot) -> Result<()> {
+        let refused = |what: &str| {
+            let text = format!("snapshot {} of entry {}: {what}", snapshot.id, snapshot.covers);
+            Error::new(ErrorKind::Unsupported, text)
+        };
+        let header = EngineHeader::decode(&snapshot.metadata).map_err(|bad| refused(&bad.to_string()))?;
+        let mut from = Watched {
+            from: self.store.reader(snapshot.id)?,
+            error: None,
+            read: 0,
+            of: snapshot.bytes,
+            config: self.config,
+        };
+        let restored = core.machine.restore(&mut (&mut from).take(header.machine_len));
+        // What the machine did not ask for is read all the same: the tables stand behind it.
+        let unread = header.machine_len.saturating_sub(from.read);
+        let rest = restored.and_then(|()| {
+            io::copy(&mut (&mut from).take(unread), &mut io::sink())?;
+            let mut tables = Vec::new();
+            from.read_to_end(&mut tables).map(|_| tables)
+        });
+        match (rest, from.error.take()) {
+            (_, Some(error)) => Err(error),
+            (Err(error), None) => Err(refused(&format!("the machine refuses it: {error}"))),
+            (Ok(tables), None) => {
+                let tables = Tables::decode(&Bytes::from(tables)).map_err(|bad| refused(&bad.to_string()))?;
+                core.restored(snapshot.covers, tables);
+                Ok(())
+            }
+        }
+    }
+
+    /// No snapshot is left: all of the log is replayed, if it is there.
+    fn begin_empty<M: StateMachine>(&self, core: &mut Core<M>, report: &mut EngineReport) -> Result<()> {
+        let is_whole = match self.log {
+            Some(log) => log.purged()?.is_none(),
+            None => report.refused.is_empty() && self.store.damage().is_empty(),
+        };
+        if is_whole {
+            if !report.refused.is_empty() {
+                report.warn(format!(
+                    "log {}: no snapshot verifies; all of the log is replayed",
+                    self.key
+                ));
+            }
+            core.machine.clear();
+            core.applied = None;
+            return Ok(());
+        }
+        let begins = match self.log {
+            Some(log) => format!("log {} begins at {}", self.key, log.bounds()?.start),
+            None => format!("log {} had snapshots", self.key),
+        };
+        let why = report.refused.first().map(|(_, error)| format!(" ({error})"));
+        let text = format!(
+            "{begins}, and no snapshot can be restored{}",
+            why.unwrap_or_default()
+        );
+        Err(Error::new(ErrorKind::Damaged, text))
+    }
+}
+
+/// Empties the log behind an installed snapshot.
+pub(super) fn reset(log: &Log, covers: EntryId) -> Result<()> {
+    let mut batch = crate::journal::WriteBatch::of_holder();
+    batch.reset(log.key(), covers);
+    log.journal().write(batch).map(drop)
+}
+
+/// Reads a snapshot for a machine, tells how far it is, and keeps what the store said of a failure: a machine may pass on any error.
+struct Watched<'a, R> {
+    from: R,
+    error: Option<Error>,
+    read: u64,
+    of: u64,
+    config: &'a EngineConfig,
+}
+
+/// How often the progress of one part is told, about.
+pub(super) const TOLD: u64 = 100;
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.from.read(buffer) {
+            Ok(count) => {
+                let step = (self.of / TOLD).max(1);
+                let before = self.read / step;
+                self.read += count as u64;
+                if self.read / step > before || self.read == self.of {
+                    let (bytes, of) = (self.read, self.of);
+                    self.config.tell(Progress::Restore { bytes, of });
+                }
+                Ok(count)
+            }
+            Err(error) => {
+                let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+                self.error = Some(match inner {
+                    Some(inner) => inner.clone(),
+                    None => Error::new(ErrorKind::Io, format!("cannot read the snapshot: {error}")),
+                });
+                Err(error)
+            }
+        }
+    }
+}
