@@ -141,6 +141,7 @@ impl Error {
     }
 
     /// An error of `kind` about the entry of this term and index.
+    #[cfg(feature = "snapshot")]
     pub(crate) fn about_entry(kind: ErrorKind, entry: (u128, u64), message: impl Into<String>) -> Error {
         Error(Arc::new(Inner {
             kind,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
+use std::time::Duration;
 
 use super::cadence::Next;
 use super::handle::Shared;
@@ -113,7 +114,7 @@ fn step<M: StateMachine>(engine: &Shared<M>) -> Option<Instant> {
             Err(_) => {
                 tracing::error!("the machine panicked while a checkpoint was taken");
                 let now = engine.opened.elapsed();
-                engine.cadence.lock().fail(now, now - now);
+                engine.cadence.lock().fail(now, Duration::ZERO);
             }
         }
     }

@@ -359,12 +359,14 @@ impl<M: StateMachine> Shared<M> {
         let ids = written.value().ids.clone();
         let first = *ids.first().expect("a write of at least one command");
         let ticket = written.map(drop);
-        let mut pending = self.pending.lock();
-        pending.push_back(Pending {
+        self.pending.lock().push_back(Pending {
             commands: ids.into_iter().zip(commands).collect(),
             ticket: ticket.also(()),
             slot: Arc::clone(&slot),
         });
+        if removed(Rule::ApplyDurable) {
+            self.settle();
+        }
         Ok(Submitted { first, ticket, slot })
     }
 

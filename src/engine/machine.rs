@@ -20,26 +20,29 @@ use crate::types::EntryId;
 ///
 /// # Three kinds
 ///
-/// *A persistent map* (`imbl`, `rpds`): `capture` clones a pointer, and writing the snapshot goes on beside new commands. Best.
+/// *A persistent map*: `capture` clones a pointer, and writing the snapshot goes on beside new commands. Best with a map whose versions share nodes
+/// (`imbl::OrdMap`); with a plain one behind an `Arc`, as here, the first command after a capture copies the map if it is still being written.
 ///
 /// ```
-/// use std::io::{self, Read, Write};
+/// use std::collections::BTreeMap;
+/// use std::io::{self, Read};
+/// use std::sync::Arc;
 /// use everlog::EntryId;
 /// use everlog::engine::{Capture, StateMachine};
 ///
 /// #[derive(Default)]
 /// struct Names {
-///     names: imbl::OrdMap<u64, String>,
+///     names: Arc<BTreeMap<u64, String>>,
 /// }
 ///
 /// impl StateMachine for Names {
 ///     fn apply(&mut self, id: EntryId, command: &[u8]) -> bytes::Bytes {
-///         self.names.insert(id.index, String::from_utf8_lossy(command).into_owned());
+///         Arc::make_mut(&mut self.names).insert(id.index, String::from_utf8_lossy(command).into_owned());
 ///         format!("{} names", self.names.len()).into()
 ///     }
 ///
 ///     fn capture(&self) -> Capture {
-///         let names = self.names.clone(); // O(1): the two share all nodes
+///         let names = Arc::clone(&self.names); // O(1)
 ///         Capture::new(move |into| names.iter().try_for_each(|(index, name)| writeln!(into, "{index} {name}")))
 ///     }
 ///
@@ -49,12 +52,12 @@ use crate::types::EntryId;
 ///             let (index, name) = line.split_once(' ')?;
 ///             Some((index.parse().ok()?, name.to_owned()))
 ///         };
-///         self.names = text.lines().filter_map(parse).collect();
+///         self.names = Arc::new(text.lines().filter_map(parse).collect());
 ///         Ok(())
 ///     }
 ///
 ///     fn clear(&mut self) {
-///         self.names.clear();
+///         self.names = Arc::default();
 ///     }
 /// }
 /// ```

@@ -173,6 +173,7 @@ impl<M: StateMachine> Replica<M> {
     /// `Invalid` if `id` does not follow the last one that was applied. `ApplyFailed` if the machine could not: then the replica is closed.
     pub fn apply(&self, id: EntryId, command: Option<&[u8]>) -> Result<Bytes> {
         let mut core = self.0.core.lock();
+        open_for_more(&core)?;
         if let Some(applied) = core.applied.filter(|applied| !follows(*applied, id)) {
             let text = format!("entry {id} does not follow {applied}, the last one that was applied");
             return Err(Error::new(ErrorKind::Invalid, text));
@@ -297,18 +298,23 @@ impl<M: StateMachine> Replica<M> {
     }
 }
 
+/// `Closed` if the machine failed.
+fn open_for_more<M: StateMachine>(core: &Core<M>) -> Result<()> {
+    let Some(error) = &core.closed else {
+        return Ok(());
+    };
+    let text = format!("the replica is closed: {error}");
+    Err(match error.entry() {
+        Some(failed) => about(ErrorKind::Closed, failed, text),
+        None => Error::new(ErrorKind::Closed, text),
+    })
+}
+
 fn follows(applied: EntryId, id: EntryId) -> bool {
     applied.index.checked_add(1) == Some(id.index) && applied.term <= id.term
 }
 
 fn apply<M: StateMachine>(core: &mut Core<M>, id: EntryId, command: Option<&[u8]>) -> Result<Bytes> {
-    if let Some(error) = &core.closed {
-        let text = format!("the replica is closed: {error}");
-        return Err(match error.entry() {
-            Some(failed) => about(ErrorKind::Closed, failed, text),
-            None => Error::new(ErrorKind::Closed, text),
-        });
-    }
     match command {
         Some(command) => core.apply_bytes(id, command),
         None => {

@@ -31,6 +31,10 @@ pub(crate) enum Holder {
 
 /// A log that somebody stands on.
 #[derive(Debug)]
+#[cfg_attr(
+    not(feature = "snapshot"),
+    expect(dead_code, reason = "nobody is there to hold a log")
+)]
 pub(crate) struct Hold {
     holder: Holder,
     /// The index behind the last entry that was applied; raised before the machine sees the entry.

@@ -1,0 +1,83 @@
+//! Several engines in one journal, and what nobody else may do to their logs.
+
+use everlog::engine::{Engine, EngineConfig};
+use everlog::{EntryId, ErrorKind, WriteBatch};
+
+use super::machine::{B, List, base, command, commands, state, world};
+use super::support::{A, disk, keep_synced};
+
+#[test]
+fn two_engines_stand_in_one_journal_and_one_store() {
+    let mut disk = disk(1);
+    for round in 0..5 {
+        let (journal, store) = base(&disk).unwrap();
+        let open = |key| Engine::open(&journal, key, &store, List::default(), EngineConfig::new()).unwrap();
+        let (a, b) = (open(A), open(B));
+        assert_eq!(state(&a), commands(0..round));
+        assert_eq!(state(&b), commands(0..round * 2));
+        a.execute(command(round)).unwrap();
+        b.execute(command(round * 2)).unwrap();
+        a.checkpoint().unwrap();
+        b.execute(command(round * 2 + 1)).unwrap();
+        if round % 2 == 0 {
+            b.checkpoint().unwrap();
+        }
+        drop((a, b, journal, store));
+        disk = keep_synced(&disk);
+    }
+}
+
+#[test]
+fn the_log_of_an_engine_takes_nothing_from_others() {
+    let world = world(&disk(1));
+    world.execute(0..4);
+    let log = world.journal.log(A).unwrap();
+    let kind = |done: everlog::Result<()>| done.unwrap_err().kind();
+    assert_eq!(kind(log.append(b"x").map(drop)), ErrorKind::Busy);
+    assert_eq!(
+        kind(log.append_at(EntryId::new(1, 4), b"x").map(drop)),
+        ErrorKind::Busy
+    );
+    assert_eq!(kind(log.purge_to(2)), ErrorKind::Busy);
+    assert_eq!(kind(log.truncate_from(4)), ErrorKind::Busy);
+    assert_eq!(kind(log.reset(EntryId::new(1, 9))), ErrorKind::Busy);
+    assert_eq!(kind(world.journal.delete_log(A)), ErrorKind::Busy);
+    assert_eq!(kind(log.set(255, b"x")), ErrorKind::Busy, "the engine's own cell");
+    for applied in 0..4 {
+        assert_eq!(
+            kind(log.truncate_from(applied)),
+            ErrorKind::Invalid,
+            "{applied} was applied"
+        );
+    }
+    let mut batch = WriteBatch::new();
+    batch.append(A, b"x");
+    assert_eq!(kind(world.journal.write(batch).map(drop)), ErrorKind::Busy);
+    log.set(1, b"a cell of the owner").unwrap();
+    let second = Engine::open(
+        &world.journal,
+        A,
+        &world.store,
+        List::default(),
+        EngineConfig::new(),
+    );
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Busy);
+    let clone = world.engine.clone();
+    world.engine.close().unwrap();
+    assert_eq!(clone.execute(command(4)).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(clone.read(|_| ()).unwrap_err().kind(), ErrorKind::Closed);
+    log.append(b"x").unwrap();
+}
+
+#[test]
+fn a_log_of_somebody_else_is_refused() {
+    let (journal, store) = base(&disk(1)).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    log.append(b"\x07 what no engine wrote").unwrap();
+    let error = Engine::open(&journal, A, &store, List::default(), EngineConfig::new()).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.entry()),
+        (ErrorKind::Unsupported, Some(EntryId::new(0, 0)))
+    );
+    log.append(b"it was let go").unwrap();
+}

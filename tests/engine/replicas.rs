@@ -1,0 +1,164 @@
+//! Machines whose entries somebody else orders.
+
+use bytes::Bytes;
+use everlog::engine::{EngineConfig, Replica};
+use everlog::fs::SimFs;
+use everlog::snapshot::Store;
+use everlog::{Entry, EntryId, ErrorKind, Journal, Log, Result};
+
+use super::machine::{List, base, command, commands};
+use super::snapshots::install;
+use super::support::{A, disk, keep_synced};
+
+/// The owner's entries: empty ones are its own.
+fn decode(entry: &Entry) -> Option<Bytes> {
+    (!entry.payload.is_empty()).then(|| entry.payload.clone())
+}
+
+fn open(store: &Store, log: &Log, committed_end: u64) -> Result<Replica<List>> {
+    Replica::open_on_log(
+        store,
+        log,
+        committed_end,
+        decode,
+        List::default(),
+        EngineConfig::new(),
+    )
+}
+
+fn state(replica: &Replica<List>) -> Vec<String> {
+    replica.read(|list| list.commands.clone()).unwrap()
+}
+
+/// A log of `count` durable entries of term 1, the first of which is blank.
+fn follower(disk: &SimFs, count: u32) -> (Journal, Store, Log) {
+    let (journal, store) = base(disk).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    log.append_at(EntryId::new(1, 0), b"").unwrap();
+    for number in 0..count - 1 {
+        log.append(command(number)).unwrap();
+    }
+    (journal, store, log)
+}
+
+#[test]
+fn a_replica_applies_nothing_beyond_what_its_owner_says_is_committed() {
+    let disk = disk(1);
+    let (journal, store, log) = follower(&disk, 10);
+    let replica = open(&store, &log, 0).unwrap();
+    assert_eq!(
+        (replica.applied(), state(&replica).len()),
+        (None, 0),
+        "durable is not committed"
+    );
+    drop(replica);
+    let replica = open(&store, &log, 6).unwrap();
+    assert_eq!(replica.applied(), Some(EntryId::new(1, 5)));
+    assert_eq!(state(&replica), commands(0..5));
+    // The new leader takes back what was not committed, and cannot take back what was applied.
+    assert_eq!(log.truncate_from(5).unwrap_err().kind(), ErrorKind::Invalid);
+    log.truncate_from(6).unwrap();
+    log.append_at(EntryId::new(2, 6), command(77)).unwrap();
+    replica
+        .apply(EntryId::new(2, 6), Some(command(77).as_bytes()))
+        .unwrap();
+    assert_eq!(log.truncate_from(6).unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(journal.delete_log(A).unwrap_err().kind(), ErrorKind::Busy);
+    assert_eq!(open(&store, &log, 0).unwrap_err().kind(), ErrorKind::Busy);
+    drop(replica);
+    assert_eq!(
+        open(&store, &log, 9).unwrap_err().kind(),
+        ErrorKind::Invalid,
+        "beyond the end"
+    );
+}
+
+#[test]
+fn entries_follow_one_another() {
+    let (_journal, store) = base(&disk(1)).unwrap();
+    let replica = Replica::open(&store, A, List::default(), EngineConfig::new()).unwrap();
+    replica.apply(EntryId::new(2, 5), Some(b"a")).unwrap();
+    for bad in [EntryId::new(2, 5), EntryId::new(2, 7), EntryId::new(1, 6)] {
+        assert_eq!(
+            replica.apply(bad, Some(b"b")).unwrap_err().kind(),
+            ErrorKind::Invalid,
+            "{bad}"
+        );
+    }
+    assert_eq!(replica.apply(EntryId::new(3, 6), None).unwrap(), "");
+    let failed = replica.apply(EntryId::new(3, 7), Some(b"boom")).unwrap_err();
+    assert_eq!(
+        (failed.kind(), failed.entry()),
+        (ErrorKind::ApplyFailed, Some(EntryId::new(3, 7)))
+    );
+    assert_eq!(
+        replica.apply(EntryId::new(3, 8), None).unwrap_err().kind(),
+        ErrorKind::Closed
+    );
+    assert_eq!(
+        replica.checkpoint(b"").unwrap_err().kind(),
+        ErrorKind::ApplyFailed
+    );
+}
+
+#[test]
+fn a_checkpoint_keeps_the_metadata_and_never_purges_the_log() {
+    let disk = disk(1);
+    let (journal, store, log) = follower(&disk, 8);
+    let replica = open(&store, &log, 3).unwrap();
+    for committed in 3..8u32 {
+        let id = EntryId::new(1, u64::from(committed));
+        replica
+            .apply(id, Some(command(committed - 1).as_bytes()))
+            .unwrap();
+        replica
+            .checkpoint(format!("members {committed}").as_bytes())
+            .unwrap();
+    }
+    assert_eq!(log.bounds().unwrap(), 0..8);
+    assert_eq!(store.list().unwrap().len(), 2);
+    drop((replica, log, journal, store));
+    let disk = keep_synced(&disk);
+    let (_journal, store) = base(&disk).unwrap();
+    let replica = Replica::open(&store, A, List::default(), EngineConfig::new()).unwrap();
+    assert_eq!(state(&replica), commands(0..7));
+    let snapshot = replica.report().snapshot.clone().unwrap();
+    assert_eq!(Replica::<List>::metadata(&snapshot), "members 7");
+}
+
+#[test]
+fn an_install_is_finished_by_whoever_opens_next() {
+    let leader = disk(1);
+    let (_leader_journal, leader_store, leader_log) = follower(&leader, 10);
+    let replica = open(&leader_store, &leader_log, 10).unwrap();
+    let snapshot = replica.checkpoint(b"m").unwrap().snapshot.unwrap();
+
+    for crashes in [false, true] {
+        let disk = disk(2);
+        let (journal, store, log) = follower(&disk, 4);
+        let replica = open(&store, &log, 3).unwrap();
+        let own = replica.checkpoint(b"").unwrap().snapshot.unwrap();
+        assert_eq!(
+            replica.install(own.id).unwrap_err().kind(),
+            ErrorKind::Invalid,
+            "it is not ahead"
+        );
+        let installed = install(&leader_store, &snapshot, &store);
+        if !crashes {
+            replica.install(installed.id).unwrap();
+            assert_eq!(state(&replica), commands(0..9));
+            assert_eq!(log.bounds().unwrap(), 10..10);
+            replica.apply(EntryId::new(1, 10), None).unwrap();
+        }
+        drop((replica, log, journal, store));
+        let disk = keep_synced(&disk);
+        let (journal, store) = base(&disk).unwrap();
+        let log = journal.log(A).unwrap();
+        let replica = open(&store, &log, 0).unwrap();
+        assert_eq!(replica.report().reset_to, crashes.then_some(snapshot.covers));
+        assert_eq!(replica.applied(), Some(EntryId::new(1, 9)));
+        assert_eq!(state(&replica), commands(0..9));
+        assert_eq!(log.last().unwrap(), Some(EntryId::new(1, 9)));
+        log.append_at(EntryId::new(2, 10), b"").unwrap();
+    }
+}
