@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::fs::{Fault, FaultFs, Fs, Gate, Op, Rule, SimFs};
 use everlog::{Config, ErrorKind, Journal, Log, LogKey};
 
 use super::support::{A, B, disk, entry, keep_all, open, payloads, segments, small};
@@ -180,4 +180,23 @@ fn a_file_that_is_being_named_is_there() {
     working.join().unwrap();
     ticket.map_err(|refused| refused.error).unwrap().wait().unwrap();
     assert_eq!(naming.fired(), 1);
+}
+
+/// `open` sees a journal and waits for the lock; when it has the lock there is none, because whoever was creating it failed and took
+/// it back, or its disk was unmounted. Nothing must be made in its place.
+#[test]
+fn an_open_makes_no_journal_where_one_went_while_it_waited_for_the_lock() {
+    let (disk, faults, journal, log) = faulty(7, small());
+    drop((log, journal));
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Lock, Fault::Delay(gate.clone())));
+    let opening = thread::spawn(move || Journal::open_on(Arc::new(faults), small()).map(drop));
+    gate.wait_for_arrivals(1);
+    for path in disk.files().into_keys().filter(|path| path.ends_with(".seg")) {
+        disk.remove(&path).unwrap();
+    }
+    gate.release();
+    let opened = opening.join().unwrap().map_err(|error| error.kind());
+    assert_eq!(opened, Err(ErrorKind::NotFound));
+    assert_eq!(segments(&disk), [""; 0]);
 }
