@@ -78,6 +78,7 @@ rules! {
     HeaderSalt = "a batch header must have the salt of its segment",
     FrameSalt = "the checksum of a frame header includes the salt of its segment",
 "own place":
+    FileIsOneSegment = "a file that stands under two names is one segment, or goes",
     HeaderOffset = "a batch header must name the offset at which it stands",
     HeaderSegment = "a batch header must name the segment in which it stands",
     FrameIsWanted = "a frame that is read must be the one that was asked for",

@@ -265,7 +265,7 @@ fn sort_out(
     }
     for (identity, names) in files {
         let segment = identity.is_some_and(|identity| in_use.contains(&identity));
-        let one = names.len() == 1 && !segment;
+        let one = names.len() == 1 && !segment || removed(Rule::FileIsOneSegment);
         if identity.is_none() || one {
             found.spares.extend(names);
         } else if !segment {
