@@ -200,3 +200,41 @@ fn an_open_makes_no_journal_where_one_went_while_it_waited_for_the_lock() {
     assert_eq!(opened, Err(ErrorKind::NotFound));
     assert_eq!(segments(&disk), [""; 0]);
 }
+
+/// The directory of an open journal is moved away, and another journal is made where it was. The first one goes on in its own
+/// directory: it must not name, zero or remove files of the second, which by their names could be its own.
+#[test]
+fn a_journal_whose_directory_was_moved_leaves_the_one_in_its_place_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let (place, moved) = (parent.path().join("journal"), parent.path().join("moved"));
+    let fill = |journal: &Journal, from: u64, to: u64| {
+        let log = journal.log(A).unwrap();
+        for index in from..to {
+            log.append(entry(index, 700)).unwrap();
+            while journal.work().unwrap() {}
+        }
+    };
+    let one = Journal::create(&place, small()).unwrap();
+    one.create_log(A, 0).unwrap();
+    fill(&one, 0, 20);
+    std::fs::rename(&place, &moved).unwrap();
+    let other = Journal::create(&place, small()).unwrap();
+    other.create_log(A, 0).unwrap();
+    fill(&other, 0, 20);
+
+    fill(&one, 20, 30);
+    one.log(A).unwrap().purge_to(25).unwrap();
+    assert!(one.reclaim().unwrap().segments > 0);
+    fill(&one, 30, 40);
+    drop(one);
+    fill(&other, 20, 30);
+    drop(other);
+
+    for (dir, bounds) in [(&place, 0..30), (&moved, 25..40)] {
+        let journal = Journal::open(dir, small()).unwrap();
+        let log = journal.log(A).unwrap();
+        assert_eq!(log.bounds().unwrap(), bounds, "{}", dir.display());
+        let whole: Vec<_> = bounds.map(|index| entry(index, 700)).collect();
+        assert_eq!(payloads(&log), whole, "{}", dir.display());
+    }
+}
