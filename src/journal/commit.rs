@@ -61,6 +61,9 @@ pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     /// The opening has not been submitted yet: it goes with the first batch.
     pub(crate) pristine: bool,
+    /// The opening has not been submitted, and goes behind the batches: what they take over stands in the segment before, which a
+    /// kill would end too early if the opening were there first.
+    opens_last: bool,
     /// Where the next batch goes.
     pub(crate) at: u64,
     chain: u32,
@@ -179,6 +182,17 @@ impl Active {
         if header.frames > 0 {
             self.data = header.sequence;
         }
+    }
+
+    /// Writes the opening, if it goes behind the batches.
+    fn open_last(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.opens_last) {
+            return Ok(());
+        }
+        let mut blocks = Vec::new();
+        write_opening_blocks(&self.segment.opening, &mut blocks);
+        let written = self.segment.file.write_all_at(&blocks, 0);
+        written.map_err(|e| Error::io(&self.segment.path, "write an opening", e))
     }
 
     /// A sync covered everything written.
@@ -347,6 +361,7 @@ impl Shared {
             index: IndexBuilder::new(id, opening.salt),
             segment,
             pristine: true,
+            opens_last: false,
             at: BATCHES_AT,
             chain: opening.chain(),
             sequence: opening.sequence,
@@ -386,8 +401,9 @@ impl Shared {
         };
         let frames: Vec<FrameSpec<'_>> = todo.iter().take(count).flat_map(Write::frames).collect();
         out.clear();
-        let from = if active.pristine { 0 } else { active.at };
-        if active.pristine {
+        let opens = active.pristine && !active.opens_last;
+        let from = if opens { 0 } else { active.at };
+        if opens {
             write_opening_blocks(&active.segment.opening, out);
         }
         let spec = self.spec(active, sequence, time, Flags::NONE);
@@ -420,6 +436,7 @@ impl Shared {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
+        active.open_last()?;
         if !removed(rule) {
             let synced = self.sync_watched(&*active.segment.file);
             synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
@@ -518,8 +535,34 @@ impl Shared {
     fn rehome(&self, writer: &mut Writer, cause: &Error) -> Result<()> {
         self.counters.rehomings.add(1);
         tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
+        let written = writer.unsynced_bytes;
         self.abandon_active(writer);
+        if written > 0 && !removed(Rule::RehomedOpensLast) {
+            self.open_for(writer, written)?;
+        }
         self.drive(writer, !removed(Rule::RehomedSync))
+    }
+
+    /// A fresh segment for all that was written to the one that failed, where a kill would leave it: relaxed writes survive one. Its
+    /// opening, which cuts them off there, follows when they stand here.
+    fn open_for(&self, writer: &mut Writer, written: u64) -> Result<()> {
+        if written <= self.pool.usual_room() {
+            self.open_next(writer, written)?;
+        } else {
+            let (id, file) = match self.pool.take_for_carry(written) {
+                // In several of the usual size, then.
+                Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(()),
+                taken => taken?,
+            };
+            self.core.lock().reserve_stands = false;
+            self.backstage.preparer.wake();
+            let opening = self.opening(writer, id, file.len);
+            self.activate(writer, id, &file, opening);
+        }
+        if let Some(active) = writer.active.as_mut() {
+            active.opens_last = true;
+        }
+        Ok(())
     }
 
     /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
