@@ -285,6 +285,10 @@ fn restatements_larger_than_a_segment_move_the_floor_step_by_step() {
     work(&journal);
     journal.reclaim().unwrap();
     assert!(segments(&disk).len() < before);
+    let metrics = journal.metrics();
+    let made = 1 + metrics.rotations;
+    let left = made - metrics.segments_freed;
+    assert_eq!(segments(&disk).len() as u64, left, "each is counted once");
     for seed in 0..20 {
         let again = open(&disk.crash(seed), &format!("seed {seed}"));
         for n in 0..12 {
