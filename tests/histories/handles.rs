@@ -160,6 +160,28 @@ fn relaxed_writes_are_synced_after_their_delay() {
     });
 }
 
+/// The same when the committer sleeps already, until something that is due much later: the mark that is synced after a long idle time.
+#[test]
+fn a_relaxed_write_wakes_a_committer_that_would_sleep_longer() {
+    within_a_minute(|| {
+        let delays = threaded().relaxed_delay(Duration::from_millis(2));
+        let (_dir, journal, log) = real(delays.mark_delays(Duration::from_millis(1), HOUR));
+        for _ in 0..20 {
+            let marks = journal.metrics().marks;
+            log.append(b"durable").unwrap();
+            while journal.metrics().marks == marks {
+                std::thread::yield_now();
+            }
+            // It goes to sleep soon.
+            (0..1000).for_each(|_| std::thread::yield_now());
+            let id = log.append_relaxed(b"soon durable").unwrap();
+            while log.durable_end().unwrap() <= id.index {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
 /// Rule 32: "Last handle dropped inside a callback: must not join its own thread." The directory is free afterwards.
 #[test]
 fn the_last_handle_may_be_dropped_inside_a_callback() {

@@ -146,6 +146,86 @@ fn appends_wait_until_the_reserve_stands_again() {
     assert_eq!(log.bounds().unwrap(), 0..count + 1);
 }
 
+/// The same when a write that may use the reserve has taken its file, instead of an opening.
+#[test]
+fn appends_wait_until_a_used_reserve_stands_again() {
+    let disk = disk(8);
+    let (_journal, log) = one_log(&disk);
+    fill_up(&disk);
+    let (count, _) = append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    log.set(0, [1; 3000]).unwrap();
+    assert_eq!(log.append(b"small").unwrap_err().kind(), ErrorKind::NoSpace);
+    log.set(1, b"there is room in the segment").unwrap();
+    disk.set_capacity(1 << 30);
+    log.append(b"small").unwrap();
+    assert_eq!(log.bounds().unwrap(), 0..count + 1);
+}
+
+/// A full disk takes what its prepared files hold, and no more: what is taken in and not yet written has its place all the same.
+#[test]
+fn what_is_taken_in_on_a_full_disk_finds_its_place() {
+    let config = small().in_flight_bytes(64 << 10);
+    for round in 0..60_u64 {
+        let disk = disk(round);
+        let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+        let log = journal.create_log(A, 0).unwrap();
+        disk.set_capacity(usage(&disk).0.div_ceil(4096) * 4096 + (round % 5) * (16 << 10));
+        let mut tickets = Vec::new();
+        // The last of these fills a segment to the byte.
+        let size = if round == 19 { 3840 } else { 300 + round * 170 };
+        let refused = loop {
+            let n = tickets.len() as u64;
+            // Of one size each, from a seventh of a segment to a segment; or mixed, with some that are larger than one.
+            let len = match round {
+                0..20 => size,
+                _ if (n + round).is_multiple_of(11) => 4000 + (n * round) % 9000,
+                _ => 100 + (n * round * 37) % 3500,
+            };
+            match log.submit(entry(n, usize::try_from(len).unwrap())) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => break error,
+            }
+            assert!(n < 1000, "round {round}: the disk is never full");
+        };
+        assert_eq!(refused.kind(), ErrorKind::NoSpace, "round {round}: {refused}");
+        let count = tickets.len() as u64;
+        for (n, ticket) in tickets.into_iter().enumerate() {
+            ticket
+                .wait()
+                .unwrap_or_else(|e| panic!("round {round}, write {n}: {e}"));
+        }
+        if round < 20 {
+            let charge = 160 + size.next_multiple_of(8);
+            let room = (16 << 10) - 8192 - 4192;
+            let files = 1 + round % 5;
+            let expected = (room - 144) / charge + files * (room / charge);
+            assert_eq!(count, expected, "round {round}: writes of {charge} bytes");
+        }
+        log.set(0, [9; 1000]).unwrap();
+        assert_eq!(payloads(&log).len() as u64, count, "round {round}");
+    }
+}
+
+/// What an entry larger than a segment needs is there when it is taken in, or it is refused, however much room there is.
+#[test]
+fn a_large_entry_on_a_nearly_full_disk_is_taken_in_whole_or_refused() {
+    let mut outcomes = [0, 0];
+    for blocks in 0..80 {
+        let disk = disk(blocks);
+        let (_journal, log) = one_log(&disk);
+        disk.set_capacity(usage(&disk).0 + blocks * 4096);
+        let large = log.append(entry(0, 60_000));
+        outcomes[usize::from(large.is_ok())] += 1;
+        if let Err(error) = &large {
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{blocks} blocks: {error}");
+        }
+        log.set(0, b"vote")
+            .unwrap_or_else(|e| panic!("{blocks} blocks: {e}"));
+    }
+    assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
+}
+
 /// Rule 28: "Purge on a full disk frees space": with cells of other logs to say again; then appends go on.
 #[test]
 fn a_purge_on_a_full_disk_frees_space() {
