@@ -409,12 +409,13 @@ mod tests {
         assert_eq!(journal.shared.tend(now), None);
         while journal.work().unwrap() {}
     }
-    fn one_log(config: Config) -> (Journal, crate::Log) {
+    /// A journal with the empty log 1, and nothing to do.
+    fn idle(config: Config) -> Journal {
         let disk = Arc::new(SimFs::new(1, Profile::PosixWeak));
         let journal = Journal::create_on(disk, config.background(Background::Caller)).unwrap();
-        let log = journal.create_log(LogKey(1), 0).unwrap();
+        journal.create_log(LogKey(1), 0).unwrap();
         while journal.work().unwrap() {}
-        (journal, log)
+        journal
     }
 
     const MILLI: Duration = Duration::from_millis(1);
@@ -423,7 +424,8 @@ mod tests {
     #[test]
     fn marks_come_after_their_delays() {
         let config = Config::new().mark_delays(20 * MILLI, 1000 * MILLI);
-        let (journal, log) = one_log(config);
+        let journal = idle(config);
+        let log = journal.log(LogKey(1)).unwrap();
         let shared = &journal.shared;
         let marks = || (journal.metrics().marks, journal.metrics().syncs);
         log.append(b"x").unwrap();
@@ -448,7 +450,8 @@ mod tests {
         let config = Config::new()
             .relaxed_delay(100 * MILLI)
             .mark_delays(Duration::MAX, Duration::MAX);
-        let (journal, log) = one_log(config);
+        let journal = idle(config);
+        let log = journal.log(LogKey(1)).unwrap();
         let shared = &journal.shared;
         let syncs = || journal.metrics().relaxed_syncs;
         log.append_relaxed(b"x").unwrap();
@@ -470,7 +473,7 @@ mod tests {
 
     #[test]
     fn a_sync_that_hangs_is_told_once() {
-        let (journal, _log) = one_log(Config::new());
+        let journal = idle(Config::new());
         let shared = &journal.shared;
         let started = Instant::now();
         shared.backstage.activity.lock().syncing = Some((started, false));
@@ -486,7 +489,8 @@ mod tests {
     /// `work` says whether there was anything to do: each thing alone, and all of them together.
     #[test]
     fn work_tells_whether_there_was_any() {
-        let (journal, log) = one_log(Config::new().segment_bytes(64 << 10));
+        let journal = idle(Config::new().segment_bytes(64 << 10));
+        let log = journal.log(LogKey(1)).unwrap();
         let no_more = || assert!(!journal.work().unwrap());
         no_more();
         log.append(b"wants a mark").unwrap();
