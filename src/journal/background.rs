@@ -197,16 +197,19 @@ impl Shared {
             }
             return Some(now);
         }
+        // Said before it is done: a commit beside it, which the mark may not cover, says otherwise.
         if !activity.marked && due(activity.last, self.config.mark_delay) {
-            self.mark(Mark::Idle);
             self.backstage.activity.lock().marked = true;
+            self.mark(Mark::Idle);
             return Some(now);
         }
         if !activity.mark_synced && due(activity.last, self.config.mark_sync_delay) {
+            {
+                let mut activity = self.backstage.activity.lock();
+                activity.marked = true;
+                activity.mark_synced = true;
+            }
             self.mark(Mark::Synced);
-            let mut activity = self.backstage.activity.lock();
-            activity.marked = true;
-            activity.mark_synced = true;
             return Some(now);
         }
         next
@@ -443,6 +446,12 @@ mod tests {
         assert_eq!(shared.tend(sync), Some(sync));
         assert_eq!(marks(), (before.0 + 2, before.1 + 1));
         assert_eq!(shared.tend(sync + 1000 * MILLI), None);
+        // A sync of nothing leaves nothing without its witness.
+        let before = marks();
+        journal.sync().unwrap();
+        let later = shared.backstage.activity.lock().last + 2000 * MILLI;
+        while shared.tend(later).is_some() {}
+        assert_eq!(marks(), before);
     }
 
     #[test]
@@ -536,6 +545,21 @@ mod tests {
             journal.close().unwrap();
             let again = Journal::open_on(Arc::new(disk), config).unwrap();
             assert_eq!(again.report().verdict, crate::Verdict::Clean, "{offset} bytes");
+        }
+    }
+
+    /// The thread of the callbacks cannot be waited for by a callback, and is told to end all the same.
+    #[test]
+    fn no_thread_is_left_of_a_journal_whose_last_handle_a_callback_dropped() {
+        let disk = Arc::new(SimFs::new(1, Profile::PosixWeak));
+        let journal = Journal::create_on(disk, Config::new().segment_bytes(16 << 10)).unwrap();
+        let completions = journal.shared.completions.clone();
+        let log = journal.create_log(LogKey(1), 0).unwrap();
+        let ticket = log.submit(b"x").unwrap();
+        drop(log);
+        ticket.on_done(move |_| drop(journal));
+        while completions.users() > 1 {
+            std::thread::yield_now();
         }
     }
 }

@@ -516,6 +516,28 @@ fn a_sector_that_cannot_be_read_is_the_trouble_of_its_own_entry() {
     assert_eq!(error.kind(), ErrorKind::Io, "and it is of one segment");
 }
 
+/// A window may be older than an entry that stands where it saw none.
+#[test]
+fn an_entry_that_was_written_behind_a_window_is_read() {
+    let made = three_batches();
+    let third = made.headers[2].offset;
+    let mut bytes = made.bytes();
+    let later = bytes.split_off(usize::try_from(third).unwrap());
+    bytes.resize(usize::try_from(LEN).unwrap(), 0);
+    let disk = made::disk();
+    made::save(&disk, &Segment::name(1), &bytes);
+    let segment = open(&disk, &made);
+    let mut ahead = ReadAhead::new();
+    let first = header_at(BATCHES_AT, 1);
+    assert_eq!(
+        ahead.read_payload(&segment, first, &wanted(1, 0)).unwrap(),
+        "zero"
+    );
+    disk.write_raw(&Segment::name(1), third, &later).unwrap();
+    let read = ahead.read_payload(&segment, header_at(third, 0), &wanted(1, 3));
+    assert_eq!(read.unwrap(), vec![3; 9000]);
+}
+
 #[test]
 fn the_cache_drops_what_was_used_least_recently() {
     let mut made = Made::new(1, 10, None);
@@ -544,6 +566,9 @@ fn the_cache_drops_what_was_used_least_recently() {
         disk.set_unreadable(&Segment::name(1), 0..128, false).unwrap();
         assert_eq!(held, kept, "{room} bytes");
     }
+    let none = BlockCache::new(0);
+    none.slots(&segment, &block(2)).unwrap();
+    assert_eq!(none.held_bytes(), 8, "one is held, whatever its size");
     let cache = BlockCache::new(100);
     let at = |n| cache.offset(&segment, Slot::InBlock(block(0), n));
     assert_eq!(at(1).unwrap(), header_at(made.headers[0].offset, 2));
@@ -552,6 +577,10 @@ fn the_cache_drops_what_was_used_least_recently() {
         error.contains("an index block is shorter than it was stated to be"),
         "{error}"
     );
+    disk.set_unreadable(&Segment::name(1), 0..128, true).unwrap();
+    let in_memory = BlockCache::new(100).slots(&segment, &block(1));
+    assert_eq!(in_memory.unwrap().len(), 2, "the index has it");
+    disk.set_unreadable(&Segment::name(1), 0..128, false).unwrap();
     let wrong = BlockRef { crc: 0, ..block(1) };
     let error = BlockCache::new(100)
         .slots(&segment, &wrong)
