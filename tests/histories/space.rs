@@ -2,7 +2,7 @@
 //! must never be refused.
 
 use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
-use everlog::{Background, ErrorKind, Journal, Log, LogKey, WriteBatch};
+use everlog::{Background, EntryId, ErrorKind, Journal, Log, LogKey, WriteBatch};
 use std::sync::Arc;
 
 use super::support::{
@@ -160,6 +160,54 @@ fn appends_wait_until_a_used_reserve_stands_again() {
     disk.set_capacity(1 << 30);
     log.append(b"small").unwrap();
     assert_eq!(log.bounds().unwrap(), 0..count + 1);
+}
+
+/// Whoever does not want to wait is told which it would be: for a full disk, or for whoever makes the next file.
+#[test]
+fn a_full_disk_is_told_from_a_file_that_is_not_ready() {
+    let disk = disk(13);
+    let (journal, log) = one_log(&disk);
+    fill_up(&disk);
+    let (count, _) = append_until_full(&log, 0);
+    let refused = || {
+        let mut batch = WriteBatch::new();
+        batch.append(A, entry(count, 900));
+        journal.try_submit(batch).unwrap_err().error.kind()
+    };
+    assert_eq!(refused(), ErrorKind::NoSpace);
+    disk.set_capacity(1 << 30);
+    assert_eq!(refused(), ErrorKind::Busy);
+}
+
+/// Where even the reserve is used up a write is refused when it comes, and nothing fails that was taken in.
+#[test]
+fn a_used_up_reserve_refuses_and_closes_nothing() {
+    let disk = disk(14);
+    let (_journal, log) = one_log(&disk);
+    fill_up(&disk);
+    append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    let refused = (0..20).find_map(|n| log.set(n, [n; 3000]).err());
+    let refused = refused.expect("the reserve holds one segment");
+    assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    log.set(0, b"small").unwrap();
+    disk.set_capacity(1 << 30);
+    log.set(0, [7; 3000]).unwrap();
+}
+
+/// What idle work finds nothing to do for takes no room.
+#[test]
+fn an_idle_journal_on_a_full_disk_keeps_its_room() {
+    let disk = disk(12);
+    let (journal, log) = one_log(&disk);
+    fill_up(&disk);
+    append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    for _ in 0..60 {
+        journal.sync().unwrap();
+        while journal.work().unwrap() {}
+    }
+    log.append(b"small").unwrap();
 }
 
 /// A full disk takes what its prepared files hold, and no more: what is taken in and not yet written has its place all the same.
@@ -444,4 +492,45 @@ fn cells_that_nobody_awaits_leave_no_tail_that_the_reserve_cannot_carry() {
         let log = again.log(A).unwrap();
         assert_eq!(log.cell(2).unwrap().unwrap(), vec![59; len]);
     }
+}
+
+/// Nor do terms: what a crash leaves of relaxed writes has no more of them than one unit can carry.
+#[test]
+fn terms_that_nobody_awaits_leave_no_tail_that_one_unit_cannot_carry() {
+    let config = small().segment_bytes(8 << 20).in_flight_bytes(8 << 20);
+    let disk = disk(10);
+    let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    let syncs = journal.metrics().syncs;
+    for _ in 0..10 {
+        let mut batch = WriteBatch::new();
+        let next = log.bounds().unwrap().end;
+        for index in next..next + 8000 {
+            batch.append_at(A, EntryId::new(u128::from(index + 1), index), b"");
+        }
+        journal.write_relaxed(batch).unwrap();
+    }
+    // Two of them are at the bound of 16,000 terms: the next one waits for a sync.
+    assert_eq!(journal.metrics().syncs - syncs, 4);
+    let again = Journal::open_on(dynamic(&disk.kill()), config).unwrap();
+    assert_eq!(again.log(A).unwrap().bounds().unwrap(), 0..80_000);
+    assert!(again.report().carried_batches <= 4, "{:?}", again.report());
+    drop((log, journal));
+}
+
+/// Cells that are set again and again fill no disk, though nothing is ever purged.
+#[test]
+fn cells_that_are_set_again_leave_few_segments() {
+    let disk = disk(11);
+    let (journal, log) = one_log(&disk);
+    for round in 0..100_u64 {
+        // Each needs a segment.
+        log.set(0, entry(round, 3000)).unwrap();
+        while journal.work().unwrap() {}
+        let held = segments(&disk).len();
+        assert!(held <= 8, "{held} segments after {round} rounds");
+    }
+    let freed = journal.metrics().segments_freed;
+    assert!(freed > 80, "{freed} segments were freed");
+    assert_eq!(log.cell(0).unwrap().unwrap()[..], entry(99, 3000));
 }
