@@ -271,6 +271,7 @@ impl Shared {
             if writer.active.is_some() {
                 self.sync_active(writer, Rule::SyncBeforeRotation)?;
                 self.seal_active(writer);
+                self.counters.rotations.add(1);
             }
             self.open_next(writer, cost)?;
         }
@@ -355,7 +356,6 @@ impl Shared {
             self.fs.display(&file.path),
             opening.clone(),
         ));
-        self.counters.rotations.add(1);
         tracing::debug!(segment = id, bytes = opening.len, "a new segment");
         writer.active = Some(Active {
             index: IndexBuilder::new(id, opening.salt),
@@ -408,6 +408,10 @@ impl Shared {
         }
         let spec = self.spec(active, sequence, time, Flags::NONE);
         let header = encode_batch(&spec, &frames, out);
+        debug_assert!(
+            u64::from(header.len) <= todo.iter().take(count).map(|write| write.charge).sum::<u64>(),
+            "a batch is longer than its writes were charged"
+        );
         self.counters.encode.record(encoding.elapsed());
         let writing = Instant::now();
         let written = active.segment.file.write_all_at(out, from);
