@@ -158,7 +158,8 @@ fn a_walk_ends_where_there_is_no_room_for_a_header_and_says_why_a_batch_is_bad()
             assert_eq!((found.at, found.sequence, found.what), (third.offset, 13, text));
         }
     }
-    let forge: [(fn(&mut BatchHeader), &str); 2] = [
+    type Forge = fn(&mut BatchHeader);
+    let forge: [(Forge, &str); 2] = [
         (
             |last| last.crc ^= 1,
             "the batch does not follow the one before it",
@@ -352,17 +353,24 @@ fn what_an_index_covers_is_what_was_left_when_the_segment_was_sealed() {
         });
         ranges.collect::<Vec<_>>()
     };
+    let only = |range: std::ops::Range<u64>| std::slice::from_ref(&range).to_vec();
     let entries = |range: std::ops::Range<u64>| range.map(|i| entry(1, i, b"x")).collect::<Vec<_>>();
-    assert_eq!(covered(&[&entries(0..4)]), [0..4]);
-    assert_eq!(covered(&[&entries(0..4), &[cut(2)]]), [0..2]);
-    assert_eq!(covered(&[&entries(0..4), &[cut(4)]]), [0..4]);
+    assert_eq!(covered(&[&entries(0..4)]), only(0..4));
+    assert_eq!(covered(&[&entries(0..4), &[cut(2)]]), only(0..2));
+    assert_eq!(covered(&[&entries(0..4), &[cut(4)]]), only(0..4));
     assert_eq!(covered(&[&entries(0..4), &[cut(0)]]), []);
     assert_eq!(
         covered(&[&entries(0..4), &[cut(2)], &entries(2..3)]),
         [0..2, 2..3]
     );
-    assert_eq!(covered(&[&entries(0..4), &[reset(9)], &entries(9..10)]), [9..10]);
-    assert_eq!(covered(&[&entries(0..4), &[create(1)], &entries(0..1)]), [0..1]);
+    assert_eq!(
+        covered(&[&entries(0..4), &[reset(9)], &entries(9..10)]),
+        only(9..10)
+    );
+    assert_eq!(
+        covered(&[&entries(0..4), &[create(1)], &entries(0..1)]),
+        only(0..1)
+    );
     let deleted = made::Item {
         kind: Kind::Delete,
         ..create(1)
