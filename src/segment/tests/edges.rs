@@ -160,14 +160,8 @@ fn a_walk_ends_where_there_is_no_room_for_a_header_and_says_why_a_batch_is_bad()
     }
     type Forge = fn(&mut BatchHeader);
     let forge: [(Forge, &str); 2] = [
-        (
-            |last| last.crc ^= 1,
-            "the batch does not follow the one before it",
-        ),
-        (
-            |last| last.sequence += 1,
-            "the batch has sequence 13 where 12 belongs",
-        ),
+        (|h| h.crc ^= 1, "the batch does not follow the one before it"),
+        (|h| h.sequence += 1, "the batch has sequence 13 where 12 belongs"),
     ];
     for (forged, text) in forge {
         let mut made = Made::new(1, 10, None);
