@@ -37,11 +37,11 @@ pub(crate) struct Writer {
     /// Where the segment before the next opening ends.
     pub(crate) pred: Option<End>,
     /// Sequenced and not written.
-    todo: VecDeque<Write>,
+    pub(super) todo: VecDeque<Write>,
     /// Written and not synced, in order. All in the active segment.
-    unsynced: Vec<Placed>,
-    unsynced_bytes: u64,
-    unsynced_terms: usize,
+    pub(super) unsynced: Vec<Placed>,
+    pub(super) unsynced_bytes: u64,
+    pub(super) unsynced_terms: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_time: u64,
     /// Highest floor that a sync covered.
@@ -51,7 +51,7 @@ pub(crate) struct Writer {
     /// Files that may go then.
     pub(crate) discard: Vec<String>,
     /// Why nothing is written any more.
-    failed: Option<Error>,
+    pub(super) failed: Option<Error>,
     out: Vec<u8>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) struct Active {
     pub(crate) pristine: bool,
     /// The opening has not been submitted, and goes behind the batches: what they take over stands in the segment before, which a
     /// kill would end too early if the opening were there first.
-    opens_last: bool,
+    pub(super) opens_last: bool,
     /// Where the next batch goes.
     pub(crate) at: u64,
     chain: u32,
@@ -83,8 +83,8 @@ pub(crate) struct Active {
 
 /// Writes that share a batch on disk.
 #[derive(Debug)]
-struct Placed {
-    writes: Vec<Write>,
+pub(super) struct Placed {
+    pub(super) writes: Vec<Write>,
     /// Where the first frame header stands; the others follow.
     frames_at: u64,
     /// Where the first payload stands; the others follow.
@@ -254,7 +254,7 @@ impl Shared {
         result.map_err(|error| self.fail(writer, &error))
     }
 
-    fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+    pub(super) fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
             // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
@@ -315,7 +315,7 @@ impl Shared {
     }
 
     /// Names the next segment; its opening is written with the first batch.
-    fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
+    pub(super) fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
         let need = if cost > self.pool.usual_room() {
             Need::Large(carry_file_len(cost))
         } else {
@@ -533,71 +533,5 @@ impl Shared {
             builder: active.index,
             end,
         });
-    }
-
-    /// The active segment failed. All that no sync covered goes into a fresh one, under a fresh sync.
-    fn rehome(&self, writer: &mut Writer, cause: &Error) -> Result<()> {
-        self.counters.rehomings.add(1);
-        tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
-        let written = writer.unsynced_bytes;
-        self.abandon_active(writer);
-        if written > 0 && !removed(Rule::RehomedOpensLast) {
-            self.open_for(writer, written)?;
-        }
-        self.drive(writer, !removed(Rule::RehomedSync))
-    }
-
-    /// A fresh segment for all that was written to the one that failed, where a kill would leave it: relaxed writes survive one. Its
-    /// opening, which cuts them off there, follows when they stand here.
-    fn open_for(&self, writer: &mut Writer, written: u64) -> Result<()> {
-        if written <= self.pool.usual_room() {
-            self.open_next(writer, written)?;
-        } else {
-            let (id, file) = match self.pool.take_for_carry(written) {
-                // In several of the usual size, then.
-                Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(()),
-                taken => taken?,
-            };
-            self.core.lock().reserve_stands = false;
-            self.backstage.preparer.wake();
-            let opening = self.opening(writer, id, file.len);
-            self.activate(writer, id, &file, opening);
-        }
-        if let Some(active) = writer.active.as_mut() {
-            active.opens_last = true;
-        }
-        Ok(())
-    }
-
-    /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
-    pub(crate) fn abandon_active(&self, writer: &mut Writer) {
-        self.seal_active(writer);
-        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
-        let unsynced = std::mem::take(&mut writer.unsynced).into_iter().rev();
-        for placed in unsynced.filter(|_| !removed(Rule::UnsyncedIsRehomed)) {
-            for write in placed.writes.into_iter().rev() {
-                writer.todo.push_front(write);
-            }
-        }
-    }
-
-    /// The fresh segment failed, too. Nobody can say what of it is durable.
-    fn fail(&self, writer: &mut Writer, cause: &Error) -> Error {
-        let unknown = cause.recast(
-            ErrorKind::Unknown,
-            "whether the write is durable is not known; reopen the journal to find out",
-        );
-        let closed = cause.recast(
-            ErrorKind::Closed,
-            "the journal closed to writers after two failures in a row",
-        );
-        if removed(Rule::TwoFailuresClose) {
-            return unknown;
-        }
-        writer.failed = Some(unknown.clone());
-        let closed = self.core.lock().closed.get_or_insert(closed).clone();
-        self.bound.close(closed);
-        tracing::error!(error = %cause, "the journal closes to writers");
-        unknown
     }
 }
