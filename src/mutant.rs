@@ -206,6 +206,7 @@ rules! {
     IndexGoesFirst = "an index is removed before its packs are",
     SharesCommitted = "a chunk is shared only with a committed snapshot",
     SharesVerified = "a chunk is shared only if it was read and verified",
+    VerifiesPastCache = "what memory holds of a chunk proves nothing",
     SharesWhole = "a chunk that its pack cuts short is not shared",
     CreationsHoldPacks = "a creation holds the packs that it shares chunks of",
     ReadersHoldPacks = "a reader holds its snapshot and its packs",
