@@ -3,6 +3,8 @@
 mod bad;
 mod basics;
 mod collecting;
+#[cfg(feature = "zstd")]
+mod compressed;
 mod drawn;
 mod enumerated;
 mod faults;
