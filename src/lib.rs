@@ -10,6 +10,8 @@ mod log;
 mod metrics;
 mod mutant;
 mod segment;
+#[cfg(feature = "snapshot")]
+pub mod snapshot;
 mod sync;
 mod types;
 

@@ -29,6 +29,7 @@ macro_rules! rules {
     ($($class:literal: $($name:ident = $what:literal,)*)*) => {
         /// What can be removed.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "snapshot"), expect(dead_code, reason = "its rules are not there, either"))]
         pub(crate) enum Rule {
             $($(#[doc = $what] $name,)*)*
         }
@@ -194,6 +195,32 @@ rules! {
 "life":
     ClosedMakesNothing = "a closed journal makes and names no files",
     TimeNeverFalls = "time in headers never falls",
+"snapshot":
+    SnapshotPackSync = "a pack is synced before an index names it",
+    SnapshotPackNameSync = "the name of a pack is synced before an index names it",
+    SnapshotIndexSync = "an index is synced before it gets its name",
+    SnapshotIndexNameSync = "the name of an index is synced before a snapshot is committed",
+    SnapshotNamesSync = "a store syncs the names that it finds before it believes them",
+    SnapshotDirSync = "a store syncs the directory in which it finds or makes its own",
+    SnapshotRemovalSync = "the removal of an index is synced before its packs are removed",
+    SnapshotFailedNameGoes = "a name that could not be synced is removed",
+    PackBeforeIndex = "a pack is put before the index that names it",
+    IndexGoesFirst = "an index is removed before its packs are",
+    SharesCommitted = "a chunk is shared only with a committed snapshot",
+    SharesVerified = "a chunk is shared only if it was read and verified",
+    VerifiesPastCache = "what memory holds of a chunk proves nothing",
+    SharesWhole = "a chunk that its pack cuts short is not shared",
+    CreationsHoldPacks = "a creation holds the packs that it shares chunks of",
+    ReadersHoldPacks = "a reader holds its snapshot and its packs",
+    RewriteBeforeRemoval = "a pack is removed after every index that names it was replaced",
+    UnreadableKeepsPacks = "while an index cannot be read no pack is removed",
+    StaleGoesFirst = "older generations of an index are removed before packs are",
+    DamagedIsNotCounted = "a snapshot that is known to be damaged does not count among the newest",
+    ChunkIsVerified = "a chunk that is read must have its name",
+    ReadBackIsChecked = "a snapshot is committed only if its chunks read back",
+    SnapshotIndexCrc = "the checksum of an index of a snapshot is checked",
+    SnapshotVersion = "a newer version of packs and indexes is refused",
+    MissingPackLooksAgain = "a view whose pack is missing reads the index again",
 }
 
 /// Whether `rule` is removed: never, in an ordinary build.

@@ -29,6 +29,8 @@ mod field;
 mod frame;
 mod index;
 mod opening;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 
 use std::fmt;
 
@@ -40,6 +42,11 @@ pub(crate) use facts::{FACTS_LEN, FLOOR_LEN, Facts, Floor};
 pub(crate) use frame::{FRAME_HEADER_LEN, Frame, FrameSpec, Kind, decode_frame, digest, payload_crc};
 pub(crate) use index::{INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, decode_block};
 pub(crate) use opening::{BATCHES_AT, COPY_AT, End, OPENING_LEN, Opening, VERSION, write_opening_blocks};
+#[cfg(feature = "snapshot")]
+pub(crate) use snapshot::{
+    CHUNK_LEN_MAX, ChunkPlace, Codec, INDEX_LEN_MAX, METADATA_LEN_MAX, PACK_HEADER_LEN, PackHeader,
+    SnapshotIndex,
+};
 
 /// Bound on the length of a segment file, so that the position of any frame header, divided by 8, fits 32 bits.
 pub(crate) const SEGMENT_LEN_MAX: u64 = (1 << 35) - 8;

@@ -3,6 +3,8 @@
 mod golden;
 mod index;
 mod refused;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 
 use proptest::collection::vec;
 use proptest::prelude::*;

@@ -160,6 +160,24 @@ pub trait File: Send + Sync + Debug + 'static {
     }
 }
 
+/// The line of this process in the lock files that it holds.
+pub(crate) fn holder_line() -> String {
+    let program = std::env::args().next().unwrap_or_default();
+    let name = std::path::Path::new(&program)
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned());
+    // Miri's `uname` leaves bytes behind the strings unset, and rustix takes all of them for set.
+    let host = match cfg!(miri) {
+        true => "miri".into(),
+        false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    format!(
+        "pid {} ({}) on {host}",
+        std::process::id(),
+        name.unwrap_or_default()
+    )
+}
+
 /// Refuses what is not a path below the root: empty parts, `.`, `..`, a leading or closing `/`.
 pub(crate) fn check_path(path: &str) -> io::Result<()> {
     let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains('\0');

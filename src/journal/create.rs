@@ -5,7 +5,7 @@ use super::prepare::{Prepared, write_zeros};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{BATCHES_AT, Opening, write_opening_blocks};
-use crate::fs::{Access, Fs, Lock};
+use crate::fs::{Access, Fs, Lock, holder_line};
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
 use crate::sync::Arc;
@@ -141,21 +141,7 @@ pub(super) fn exists(fs: &Arc<dyn Fs>) -> Result<bool> {
 
 /// Takes the lock of the directory, or says who has it.
 pub(super) fn lock(fs: &Arc<dyn Fs>) -> Result<Box<dyn Lock>> {
-    let program = std::env::args().next().unwrap_or_default();
-    let name = std::path::Path::new(&program)
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned());
-    // Miri's `uname` leaves bytes behind the strings unset, and rustix takes all of them for set.
-    let host = match cfg!(miri) {
-        true => "miri".into(),
-        false => rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    };
-    let holder = format!(
-        "pid {} ({}) on {host}",
-        std::process::id(),
-        name.unwrap_or_default()
-    );
-    fs.lock(files::LOCK, &holder).map_err(|e| {
+    fs.lock(files::LOCK, &holder_line()).map_err(|e| {
         let path = fs.display(files::LOCK);
         if e.kind() != io::ErrorKind::WouldBlock {
             return Error::io(path, "take the lock", e);

@@ -1,0 +1,277 @@
+//! What a store knows: its snapshots, which chunks they have and where, and who holds what. No I/O.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::names::{self, ChunkName, SnapshotId};
+use crate::error::Error;
+use crate::format::{ChunkPlace, SnapshotIndex};
+use crate::mutant::{Rule, removed};
+use crate::sync::Arc;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Committed snapshots, each by its index of the highest generation that can be read.
+    pub(super) snapshots: BTreeMap<SnapshotId, Arc<SnapshotIndex>>,
+    /// The chunks of those snapshots. A chunk that is stored twice is known at its last place.
+    chunks: HashMap<ChunkName, Known>,
+    /// How many creations, readers and checks need a pack, whatever the indexes say.
+    held: HashMap<u64, usize>,
+    /// How many readers a snapshot has.
+    read: HashMap<SnapshotId, usize>,
+    pins: Vec<PinnedBy>,
+    /// Index objects that cannot be read, with the reason: what they name is not known.
+    pub(super) unreadable: BTreeMap<String, Error>,
+    /// Older generations, and indexes whose removal failed: to be removed.
+    pub(super) stale: Vec<String>,
+    /// Chunks that were found not to be as they should be.
+    damaged: HashSet<ChunkName>,
+    /// Set when a removal failed: names that it took may come back, so no pack goes before the store is opened again.
+    pub(super) stuck: Option<Error>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) place: ChunkPlace,
+    /// When it was last read past the cache and verified, in this life.
+    pub(super) verified_micros: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct PinnedBy {
+    id: SnapshotId,
+    owner: String,
+    expires_micros: u64,
+}
+
+impl State {
+    /// Takes in a committed snapshot; returns the index that it replaces.
+    pub(super) fn insert(
+        &mut self,
+        index: Arc<SnapshotIndex>,
+        verified_micros: Option<u64>,
+    ) -> Option<Arc<SnapshotIndex>> {
+        self.learn(&index, verified_micros);
+        self.snapshots.insert(SnapshotId(index.id), index)
+    }
+
+    fn learn(&mut self, index: &SnapshotIndex, verified_micros: Option<u64>) {
+        for place in &index.chunks {
+            let known = Known {
+                place: *place,
+                verified_micros,
+            };
+            let name = ChunkName(place.name);
+            let entry = self.chunks.entry(name).or_insert(known);
+            // At the place where it was known it is as good as it was.
+            if entry.place != *place {
+                *entry = known;
+                self.damaged.remove(&name);
+            } else if verified_micros > entry.verified_micros {
+                entry.verified_micros = verified_micros;
+            }
+        }
+    }
+
+    /// A chunk that is being written counts for others at once only where that rule is removed.
+    pub(super) fn learn_early(&mut self, place: &ChunkPlace, now_micros: u64) {
+        if removed(Rule::SharesCommitted) {
+            let known = Known {
+                place: *place,
+                verified_micros: Some(now_micros),
+            };
+            self.chunks.insert(ChunkName(place.name), known);
+        }
+    }
+
+    /// The generation that the next index of the snapshot gets: above all that there are, readable or not.
+    pub(super) fn next_generation(&self, id: SnapshotId) -> u64 {
+        let objects = self.unreadable.keys().chain(&self.stale);
+        let others = objects
+            .filter_map(|name| names::parse_index(name))
+            .filter(|(of, _)| *of == id);
+        let known = self.snapshots.get(&id).map(|index| index.generation);
+        let highest = others.map(|(_, generation)| generation).chain(known).max();
+        highest.map_or(0, |highest| highest + 1)
+    }
+
+    /// A readable index of a higher generation makes up for those that cannot be read.
+    pub(super) fn supersede_unreadable(&mut self, id: SnapshotId) {
+        let State {
+            unreadable, stale, ..
+        } = self;
+        unreadable.retain(|name, _| {
+            let superseded = names::parse_index(name).is_some_and(|(of, _)| of == id);
+            if superseded {
+                stale.push(name.clone());
+            }
+            !superseded
+        });
+    }
+
+    /// Forgets snapshots, and the chunks that only they had.
+    pub(super) fn remove(&mut self, ids: &[SnapshotId]) {
+        for id in ids {
+            self.snapshots.remove(id);
+            self.pins.retain(|pin| pin.id != *id);
+        }
+        let mut needed = HashSet::new();
+        for index in self.snapshots.values() {
+            needed.extend(index.chunks.iter().map(|place| ChunkName(place.name)));
+        }
+        self.chunks.retain(|name, _| needed.contains(name));
+        self.damaged.retain(|name| needed.contains(name));
+        // A chunk that was known at a place of what is gone stands elsewhere, too, or it would be gone.
+        let places = self.places();
+        for index in self.snapshots.values() {
+            for place in &index.chunks {
+                if let Some(known) = self.chunks.get_mut(&ChunkName(place.name))
+                    && !places.contains(&(known.place.pack, known.place.offset))
+                {
+                    *known = Known {
+                        place: *place,
+                        verified_micros: None,
+                    };
+                }
+            }
+        }
+    }
+
+    /// Where any snapshot has a chunk.
+    fn places(&self) -> HashSet<(u64, u64)> {
+        let chunks = self.snapshots.values().flat_map(|index| &index.chunks);
+        chunks.map(|place| (place.pack, place.offset)).collect()
+    }
+
+    /// Where the chunk is; its pack is held from now on, if the second is true.
+    pub(super) fn hold_chunk(&mut self, name: &ChunkName) -> Option<(Known, bool)> {
+        let known = *self.chunks.get(name)?;
+        Some((known, self.hold(known.place.pack)))
+    }
+
+    pub(super) fn chunk(&self, name: &ChunkName) -> Option<Known> {
+        self.chunks.get(name).copied()
+    }
+
+    /// Keeps a pack from being collected until it is released. False if nobody needs to release it.
+    pub(super) fn hold(&mut self, pack: u64) -> bool {
+        if removed(Rule::CreationsHoldPacks) {
+            return false;
+        }
+        *self.held.entry(pack).or_default() += 1;
+        true
+    }
+
+    pub(super) fn release(&mut self, packs: impl IntoIterator<Item = u64>) {
+        for pack in packs {
+            release(&mut self.held, &pack);
+        }
+    }
+
+    pub(super) fn is_held(&self, pack: u64) -> bool {
+        self.held.contains_key(&pack)
+    }
+
+    /// A reader of the snapshot: it stays, and so do its packs.
+    pub(super) fn read(&mut self, index: &SnapshotIndex) {
+        if removed(Rule::ReadersHoldPacks) {
+            return;
+        }
+        *self.read.entry(SnapshotId(index.id)).or_default() += 1;
+        for pack in packs_of(index) {
+            *self.held.entry(pack).or_default() += 1;
+        }
+    }
+
+    pub(super) fn end_read(&mut self, index: &SnapshotIndex) {
+        if removed(Rule::ReadersHoldPacks) {
+            return;
+        }
+        release(&mut self.read, &SnapshotId(index.id));
+        self.release(packs_of(index));
+    }
+
+    /// Says that the chunk was read at `place` past the cache and is what it should be, or is not.
+    pub(super) fn judge(&mut self, place: &ChunkPlace, verified_micros: Option<u64>) {
+        let name = ChunkName(place.name);
+        if let Some(known) = self.chunks.get_mut(&name)
+            && known.place == *place
+        {
+            known.verified_micros = verified_micros;
+            match verified_micros {
+                Some(_) => self.damaged.remove(&name),
+                None => self.damaged.insert(name),
+            };
+        }
+    }
+
+    pub(super) fn is_damaged(&self, index: &SnapshotIndex) -> bool {
+        !self.damaged.is_empty()
+            && index
+                .chunks
+                .iter()
+                .any(|place| self.damaged.contains(&ChunkName(place.name)))
+    }
+
+    pub(super) fn pin(&mut self, id: SnapshotId, owner: &str, expires_micros: u64) {
+        self.unpin(id, owner);
+        self.pins.push(PinnedBy {
+            id,
+            owner: owner.to_owned(),
+            expires_micros,
+        });
+    }
+
+    pub(super) fn unpin(&mut self, id: SnapshotId, owner: &str) {
+        self.pins.retain(|pin| pin.id != id || pin.owner != owner);
+    }
+
+    /// Owners and the ends of their pins, in microseconds since 1970.
+    pub(super) fn pins(&self, id: SnapshotId) -> Vec<(String, u64)> {
+        let of = self.pins.iter().filter(|pin| pin.id == id);
+        of.map(|pin| (pin.owner.clone(), pin.expires_micros)).collect()
+    }
+
+    /// Whether somebody reads the snapshot, or has pinned it.
+    pub(super) fn is_in_use(&self, id: SnapshotId, now_micros: u64) -> bool {
+        let pinned = |pin: &PinnedBy| pin.id == id && pin.expires_micros > now_micros;
+        self.read.contains_key(&id) || self.pins.iter().any(pinned)
+    }
+
+    /// The stored bytes of each pack that the snapshots need, each chunk once.
+    pub(super) fn live(&self) -> BTreeMap<u64, u64> {
+        let mut seen = HashSet::new();
+        let mut live = BTreeMap::new();
+        for place in self.snapshots.values().flat_map(|index| &index.chunks) {
+            if seen.insert((place.pack, place.offset)) {
+                *live.entry(place.pack).or_default() += u64::from(place.stored_len);
+            }
+        }
+        live
+    }
+
+    /// The snapshots that have the chunk at that place.
+    pub(super) fn users(&self, place: &ChunkPlace) -> Vec<SnapshotId> {
+        let users = self
+            .snapshots
+            .iter()
+            .filter(|(_, index)| index.chunks.contains(place));
+        users.map(|(id, _)| *id).collect()
+    }
+}
+
+/// The packs of an index, each once.
+pub(super) fn packs_of(index: &SnapshotIndex) -> Vec<u64> {
+    let mut packs: Vec<u64> = index.chunks.iter().map(|place| place.pack).collect();
+    packs.sort_unstable();
+    packs.dedup();
+    packs
+}
+
+fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
