@@ -170,7 +170,7 @@ metrics! {
         syncs,
         /// Syncs that had not returned after 5 s; each was an event, too.
         syncs_hung,
-        /// Segments filled and followed by the next one.
+        /// Segments that this life filled and followed by the next one.
         rotations,
         /// Failed files whose unsynced bytes were saved into a fresh segment.
         rehomings,
@@ -184,7 +184,7 @@ metrics! {
         segments_freed,
         /// Appends refused because the disk was full.
         appends_refused_no_space,
-        /// Entries and cells read.
+        /// Entries read. Cells are in memory.
         reads,
         /// Bytes of payload read.
         read_bytes,

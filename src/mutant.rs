@@ -79,6 +79,7 @@ rules! {
     HeaderSalt = "a batch header must have the salt of its segment",
     FrameSalt = "the checksum of a frame header includes the salt of its segment",
 "own place":
+    FileIsOneSegment = "a file that stands under two names is one segment, or goes",
     HeaderOffset = "a batch header must name the offset at which it stands",
     HeaderSegment = "a batch header must name the segment in which it stands",
     FrameIsWanted = "a frame that is read must be the one that was asked for",
@@ -172,6 +173,7 @@ rules! {
     FailedFileEnds = "nothing is retried on a file that failed",
     UnsyncedIsRehomed = "what no sync covered goes into a fresh segment",
     RehomedSync = "what was re-homed is synced",
+    RehomedOpensLast = "what was written and is re-homed stands in the fresh segment before that has its opening",
     TwoFailuresClose = "two failures in a row close the journal to writers",
     FailedMarkEnds = "a segment whose mark failed takes nothing more",
     ShortWriteGoesOn = "a short write is continued",
@@ -188,7 +190,7 @@ rules! {
     UnsyncedBound = "what is unsynced stays within what the reserve can carry",
     RestatedBytes = "a restatement is measured when it gets its place",
 "view":
-    ViewLooksAgain = "beside a writer damage is what is seen twice",
+    ViewLooksAgain = "what a view finds is what it has seen twice",
     ViewShowsProven = "beside a writer what is unproven is not there yet",
 "life":
     ClosedMakesNothing = "a closed journal makes and names no files",
@@ -206,6 +208,7 @@ rules! {
     IndexGoesFirst = "an index is removed before its packs are",
     SharesCommitted = "a chunk is shared only with a committed snapshot",
     SharesVerified = "a chunk is shared only if it was read and verified",
+    VerifiesPastCache = "what memory holds of a chunk proves nothing",
     SharesWhole = "a chunk that its pack cuts short is not shared",
     CreationsHoldPacks = "a creation holds the packs that it shares chunks of",
     ReadersHoldPacks = "a reader holds its snapshot and its packs",

@@ -371,6 +371,21 @@ fn what_an_unfinished_creation_left_is_used_again() {
     assert!(disk.files().contains_key("journal/README"));
 }
 
+/// Nothing that was met for another reason is taken for a left-over.
+#[test]
+fn a_creation_that_fails_says_what_it_was_doing() {
+    for (op, path, doing) in [
+        (Op::Create, "create.tmp", "create the first segment"),
+        (Op::CreateDir, "journal", "create the directory"),
+    ] {
+        let faults = FaultFs::new(on(&disk()));
+        faults.add(Rule::on(op, Fault::io_error()).path(path));
+        let error = Journal::create_on(Arc::new(faults), small()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains(doing), "{error}");
+    }
+}
+
 #[test]
 fn a_second_name_of_a_segment_is_left_alone() {
     let root = tempfile::tempdir().unwrap();

@@ -11,6 +11,8 @@ mod acks;
 mod broken;
 #[path = "histories/carry.rs"]
 mod carry;
+#[path = "histories/counts.rs"]
+mod counts;
 #[path = "histories/failure.rs"]
 mod failure;
 #[path = "histories/handles.rs"]

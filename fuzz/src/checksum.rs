@@ -113,6 +113,26 @@ fn next_op(bytes: &mut [u8], at: usize) -> Option<usize> {
     terms.checked_mul(24).and_then(|len| (at + 56).checked_add(len))
 }
 
+/// The index of a snapshot: the checksum at 8 covers everything behind it.
+pub fn snapshot_index(bytes: &[u8]) -> Vec<u8> {
+    to_end(bytes, usize::MAX)
+}
+
+/// The header of a pack, 64 bytes: the same.
+pub fn pack(bytes: &[u8]) -> Vec<u8> {
+    to_end(bytes, 64)
+}
+
+fn to_end(bytes: &[u8], end: usize) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let end = end.min(bytes.len());
+    if end >= 12 {
+        let crc = crc32fast::hash(&bytes[12..end]);
+        put(&mut bytes, 8, crc);
+    }
+    bytes
+}
+
 fn frame_crc(salt: &[u8], term: &[u8], header: &[u8]) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(salt);

@@ -3,6 +3,8 @@
 mod golden;
 mod index;
 mod refused;
+#[cfg(feature = "snapshot")]
+mod snapshot;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -270,6 +272,21 @@ fn alternating_terms_share_the_table() {
             .zip(&made)
             .all(|(frame, made)| frame.term == made.term)
     );
+}
+
+#[test]
+fn a_term_that_comes_back_is_a_change_and_term_0_is_none() {
+    let changes = |terms: &[u128]| term_changes(terms.iter().map(|term| Term(*term)));
+    assert_eq!(changes(&[0, 0]), 0);
+    assert_eq!(changes(&[4, 4]), 1);
+    assert_eq!(changes(&[0, 4, 4, 0, 0, 4, 5, 4]), 4);
+}
+
+#[test]
+fn a_flag_that_is_added_twice_is_there_once() {
+    let closing = Flags::MARK | Flags::CLOSING;
+    assert_eq!(closing | Flags::MARK, closing);
+    assert!(closing.has(Flags::MARK) && closing.has(Flags::CLOSING) && !closing.has(Flags::SKIP));
 }
 
 #[test]

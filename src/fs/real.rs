@@ -1,10 +1,15 @@
 //! The file system of the machine, below one directory. Durability is what the kernel promises: data by `fdatasync`,
 //! names by `fsync` of the directory.
+//!
+//! The directory is opened once, and every path is taken from there: if it is moved, and another one made in its place, or the
+//! process changes its working directory, nothing is named or removed where it does not belong.
 
 use super::{Access, File, Fs, Lock, Space, check_path, sys};
 use crate::sync::Arc;
-use std::fs::{self, OpenOptions, TryLockError};
-use std::io;
+use rustix::fs::{AtFlags, Mode, OFlags};
+use std::fs::{self, TryLockError};
+use std::io::{self, Read, Seek};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,7 +30,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// ```
 #[derive(Clone, Debug)]
 pub struct RealFs {
+    /// As it was given, for messages.
     root: PathBuf,
+    dir: Arc<fs::File>,
 }
 
 /// What lies under a [`RealFs`], for a report that says what was measured or tested.
@@ -60,10 +67,9 @@ impl RealFs {
     /// Opens the directory `path`. `NotFound` if there is none, `NotADirectory` if it is a file. Changes nothing.
     pub fn open(path: impl AsRef<Path>) -> io::Result<RealFs> {
         let root = path.as_ref().to_path_buf();
-        if !fs::metadata(&root)?.is_dir() {
-            return Err(io::ErrorKind::NotADirectory.into());
-        }
-        Ok(RealFs { root })
+        let dir = open_at(rustix::fs::CWD, &root, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let dir = Arc::new(dir);
+        Ok(RealFs { root, dir })
     }
 
     /// The directory as it was given.
@@ -82,49 +88,64 @@ impl RealFs {
         })
     }
 
-    fn path(&self, path: &str) -> io::Result<PathBuf> {
-        check_path(path)?;
-        Ok(if path.is_empty() {
-            self.root.clone()
-        } else {
-            self.root.join(path)
-        })
+    fn open_file(&self, path: &str, flags: OFlags) -> io::Result<fs::File> {
+        open_at(&*self.dir, below(path)?, flags)
     }
+}
+
+/// `path`, if it is one below the root, as the system takes it from there.
+fn below(path: &str) -> io::Result<&str> {
+    check_path(path)?;
+    Ok(if path.is_empty() { "." } else { path })
+}
+
+fn open_at(dir: impl AsFd, path: impl rustix::path::Arg + Copy, flags: OFlags) -> io::Result<fs::File> {
+    let flags = flags | OFlags::CLOEXEC;
+    let open = || rustix::fs::openat(&dir, path, flags, Mode::from_raw_mode(0o666));
+    Ok(rustix::io::retry_on_intr(open)?.into())
 }
 
 impl Fs for RealFs {
     fn create_dir(&self, path: &str) -> io::Result<()> {
-        fs::create_dir(self.path(path)?)
+        Ok(rustix::fs::mkdirat(
+            &*self.dir,
+            below(path)?,
+            Mode::from_raw_mode(0o777),
+        )?)
     }
 
     fn remove_dir(&self, path: &str) -> io::Result<()> {
-        fs::remove_dir(self.path(path)?)
+        Ok(rustix::fs::unlinkat(
+            &*self.dir,
+            below(path)?,
+            AtFlags::REMOVEDIR,
+        )?)
     }
 
     fn list(&self, path: &str) -> io::Result<Vec<String>> {
+        let dir = self.open_file(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let mut names = Vec::new();
-        for entry in fs::read_dir(self.path(path)?)? {
-            names.push(entry?.file_name().to_string_lossy().into_owned());
+        for entry in rustix::fs::Dir::new(dir)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
         }
         names.sort();
         Ok(names)
     }
 
     fn create(&self, path: &str) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(self.path(path)?)?;
+        let file = self.open_file(path, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL)?;
         Ok(Arc::new(RealFile { file }))
     }
 
     fn open(&self, path: &str, access: Access) -> io::Result<Arc<dyn File>> {
-        let write = access == Access::Write;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(write)
-            .open(self.path(path)?)?;
+        let flags = match access {
+            Access::Read => OFlags::RDONLY,
+            Access::Write => OFlags::RDWR,
+        };
+        let file = self.open_file(path, flags)?;
         if file.metadata()?.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
@@ -132,25 +153,25 @@ impl Fs for RealFs {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.path(from)?, self.path(to)?)
+        Ok(rustix::fs::renameat(
+            &*self.dir,
+            below(from)?,
+            &*self.dir,
+            below(to)?,
+        )?)
     }
 
     fn remove(&self, path: &str) -> io::Result<()> {
-        fs::remove_file(self.path(path)?)
+        Ok(rustix::fs::unlinkat(&*self.dir, below(path)?, AtFlags::empty())?)
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        sync_directory(&self.path(path)?)
+        self.open_file(path, OFlags::RDONLY | OFlags::DIRECTORY)?
+            .sync_all()
     }
 
     fn lock(&self, path: &str, holder: &str) -> io::Result<Box<dyn Lock>> {
-        let path = self.path(path)?;
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let file = self.open_file(path, OFlags::RDWR | OFlags::CREATE)?;
         lock_patiently(&file)?;
         let lock = RealLock { file };
         lock.file.set_len(0)?;
@@ -163,8 +184,7 @@ impl Fs for RealFs {
     }
 
     fn holder(&self, path: &str) -> io::Result<Option<String>> {
-        let path = self.path(path)?;
-        let file = match fs::File::open(&path) {
+        let mut file = match self.open_file(path, OFlags::RDONLY) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
@@ -177,7 +197,9 @@ impl Fs for RealFs {
                 Err(TryLockError::WouldBlock) => {}
             }
             // Empty for a moment while the owner is still writing its line, or is letting go.
-            let text = fs::read_to_string(&path)?;
+            let mut text = String::new();
+            file.rewind()?;
+            file.read_to_string(&mut text)?;
             if !text.is_empty() || tries_left == 0 {
                 return Ok(Some(text));
             }
@@ -187,7 +209,7 @@ impl Fs for RealFs {
     }
 
     fn space(&self) -> io::Result<Space> {
-        sys::space(&self.root)
+        sys::space(&self.dir)
     }
 
     fn display(&self, path: &str) -> PathBuf {

@@ -3,7 +3,6 @@
 use super::Space;
 use std::fs::File;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 /// Tells the system that the cached pages of `file` are not needed, and looks whether they are gone. False where they
@@ -32,9 +31,9 @@ pub(super) fn evict(_file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Free and total bytes of the file system that holds `path`.
-pub(super) fn space(path: &Path) -> io::Result<Space> {
-    let stat = rustix::fs::statvfs(path)?;
+/// Free and total bytes of the file system that holds `file`.
+pub(super) fn space(file: &File) -> io::Result<Space> {
+    let stat = rustix::fs::fstatvfs(file)?;
     Ok(Space {
         free: stat.f_bavail.saturating_mul(stat.f_frsize),
         total: stat.f_blocks.saturating_mul(stat.f_frsize),

@@ -78,6 +78,22 @@ pub fn index(bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// `bytes` are the index file of a snapshot.
+#[cfg(feature = "snapshot")]
+pub fn snapshot_index(bytes: &[u8]) -> Result<()> {
+    let index = crate::format::SnapshotIndex::decode(bytes).map_err(refused)?;
+    debug_assert!(crate::format::SnapshotIndex::decode(&index.encode()) == Ok(index));
+    Ok(())
+}
+
+/// The header of a pack stands at the start of `bytes`.
+#[cfg(feature = "snapshot")]
+pub fn pack(bytes: &[u8]) -> Result<()> {
+    crate::format::PackHeader::decode(bytes)
+        .map(drop)
+        .map_err(refused)
+}
+
 fn len(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

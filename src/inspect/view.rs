@@ -193,13 +193,13 @@ pub(super) fn look(
     let mode = Mode::View {
         live: before.is_some(),
     };
-    let found = crate::journal::recover::recover_observed(fs, config, mode, progress)?;
+    let found = crate::journal::recover::recover_observed(fs, config, mode, progress);
     if before.is_some() {
-        return Ok((found, before));
+        return Ok((found?, before));
     }
-    // A writer that came meanwhile has written behind what was read: look again as beside a writer.
+    // A writer that came meanwhile has written behind what was read, or removed it: look again as beside a writer.
     match holder()? {
-        None => Ok((found, None)),
+        None => Ok((found?, None)),
         after => Ok((recover(fs, config, Mode::View { live: true })?, after)),
     }
 }

@@ -340,6 +340,7 @@ impl Shared {
         }
         self.counters.writes.add(1);
         self.counters.entries.add(ids.len() as u64);
+        self.counters.bytes_payload.add(write.payload_bytes());
         let pushed = self.queue.push(write, sync);
         drop(core);
         Admitted {
@@ -382,6 +383,30 @@ impl Write {
             ops,
             charge,
             submitted: Instant::now(),
+        }
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use crate::fs::{Profile, SimFs};
+    use crate::{Config, Journal};
+
+    /// "About 1 GiB": the last batch that is taken in fills whole blocks up to the limit.
+    #[test]
+    fn a_batch_of_more_than_a_gigabyte_is_too_large() {
+        let disk = Arc::new(SimFs::new(1, Profile::PosixWeak));
+        let config = Config::new()
+            .background(Background::Caller)
+            .segment_bytes(16 << 10);
+        let journal = Journal::create_on(disk, config).unwrap();
+        let header = batch_len(0, 0, 0, 3);
+        let most = (BATCH_LEN_MAX / 4).next_multiple_of(4096) - 4096 - header;
+        for (bytes, fits) in [(0, true), (most, true), (most + 1, false), (2 * most, false)] {
+            let batch = WriteBatch::of_bytes(usize::try_from(bytes).unwrap());
+            let checked = journal.shared.check_sizes(&batch);
+            assert_eq!(checked.is_ok(), fits, "{bytes} bytes");
         }
     }
 }

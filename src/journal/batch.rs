@@ -282,3 +282,52 @@ impl Write {
         })
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    impl WriteBatch {
+        /// A batch that holds so many bytes, which nobody had to write or sum up.
+        pub(crate) fn of_bytes(bytes: usize) -> WriteBatch {
+            WriteBatch {
+                buffer: vec![0; bytes],
+                ..WriteBatch::default()
+            }
+        }
+    }
+
+    fn write(terms: &[u128]) -> Write {
+        let op = |term: &u128| Op {
+            kind: Kind::Append,
+            cell: 0,
+            log: LogKey(1),
+            incarnation: 1,
+            index: 0,
+            term: Term(*term),
+            payload: Bytes::from_static(b"four"),
+            crc: 0,
+            serial: 0,
+        };
+        Write::new(terms.iter().map(op).collect(), 0)
+    }
+
+    /// However writes are packed into batches, the table of terms is no longer than they said.
+    #[test]
+    fn writes_state_no_fewer_terms_than_their_batch_needs() {
+        for parts in [
+            &[&[5, 5][..], &[5]][..],
+            &[&[1, 2, 1], &[0, 1]],
+            &[&[0], &[3], &[0]],
+            &[&[]],
+        ] {
+            let stated: usize = parts.iter().map(|part| write(part).terms()).sum();
+            let whole: Vec<Term> = parts.concat().into_iter().map(Term).collect();
+            assert!(stated >= term_changes(whole), "{parts:?}");
+            for part in parts {
+                assert!(write(part).terms() <= part.len() + 1, "{part:?}");
+                assert_eq!(write(part).payload_bytes(), 4 * part.len() as u64);
+            }
+        }
+    }
+}

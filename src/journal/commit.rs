@@ -37,11 +37,11 @@ pub(crate) struct Writer {
     /// Where the segment before the next opening ends.
     pub(crate) pred: Option<End>,
     /// Sequenced and not written.
-    todo: VecDeque<Write>,
+    pub(super) todo: VecDeque<Write>,
     /// Written and not synced, in order. All in the active segment.
-    unsynced: Vec<Placed>,
-    unsynced_bytes: u64,
-    unsynced_terms: usize,
+    pub(super) unsynced: Vec<Placed>,
+    pub(super) unsynced_bytes: u64,
+    pub(super) unsynced_terms: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_time: u64,
     /// Highest floor that a sync covered.
@@ -51,7 +51,7 @@ pub(crate) struct Writer {
     /// Files that may go then.
     pub(crate) discard: Vec<String>,
     /// Why nothing is written any more.
-    failed: Option<Error>,
+    pub(super) failed: Option<Error>,
     out: Vec<u8>,
 }
 
@@ -61,6 +61,9 @@ pub(crate) struct Active {
     pub(crate) segment: Arc<Segment>,
     /// The opening has not been submitted yet: it goes with the first batch.
     pub(crate) pristine: bool,
+    /// The opening has not been submitted, and goes behind the batches: what they take over stands in the segment before, which a
+    /// kill would end too early if the opening were there first.
+    pub(super) opens_last: bool,
     /// Where the next batch goes.
     pub(crate) at: u64,
     chain: u32,
@@ -80,8 +83,8 @@ pub(crate) struct Active {
 
 /// Writes that share a batch on disk.
 #[derive(Debug)]
-struct Placed {
-    writes: Vec<Write>,
+pub(super) struct Placed {
+    pub(super) writes: Vec<Write>,
     /// Where the first frame header stands; the others follow.
     frames_at: u64,
     /// Where the first payload stands; the others follow.
@@ -181,6 +184,17 @@ impl Active {
         }
     }
 
+    /// Writes the opening, if it goes behind the batches.
+    fn open_last(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.opens_last) {
+            return Ok(());
+        }
+        let mut blocks = Vec::new();
+        write_opening_blocks(&self.segment.opening, &mut blocks);
+        let written = self.segment.file.write_all_at(&blocks, 0);
+        written.map_err(|e| Error::io(&self.segment.path, "write an opening", e))
+    }
+
     /// A sync covered everything written.
     pub(crate) fn synced(&mut self) {
         self.witnessed_synced = self.witnessed;
@@ -240,7 +254,7 @@ impl Shared {
         result.map_err(|error| self.fail(writer, &error))
     }
 
-    fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
+    pub(super) fn drive(&self, writer: &mut Writer, sync: bool) -> Result<()> {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
             // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
@@ -257,6 +271,7 @@ impl Shared {
             if writer.active.is_some() {
                 self.sync_active(writer, Rule::SyncBeforeRotation)?;
                 self.seal_active(writer);
+                self.counters.rotations.add(1);
             }
             self.open_next(writer, cost)?;
         }
@@ -300,7 +315,7 @@ impl Shared {
     }
 
     /// Names the next segment; its opening is written with the first batch.
-    fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
+    pub(super) fn open_next(&self, writer: &mut Writer, cost: u64) -> Result<()> {
         let need = if cost > self.pool.usual_room() {
             Need::Large(carry_file_len(cost))
         } else {
@@ -341,12 +356,12 @@ impl Shared {
             self.fs.display(&file.path),
             opening.clone(),
         ));
-        self.counters.rotations.add(1);
         tracing::debug!(segment = id, bytes = opening.len, "a new segment");
         writer.active = Some(Active {
             index: IndexBuilder::new(id, opening.salt),
             segment,
             pristine: true,
+            opens_last: false,
             at: BATCHES_AT,
             chain: opening.chain(),
             sequence: opening.sequence,
@@ -386,12 +401,17 @@ impl Shared {
         };
         let frames: Vec<FrameSpec<'_>> = todo.iter().take(count).flat_map(Write::frames).collect();
         out.clear();
-        let from = if active.pristine { 0 } else { active.at };
-        if active.pristine {
+        let opens = active.pristine && !active.opens_last;
+        let from = if opens { 0 } else { active.at };
+        if opens {
             write_opening_blocks(&active.segment.opening, out);
         }
         let spec = self.spec(active, sequence, time, Flags::NONE);
         let header = encode_batch(&spec, &frames, out);
+        debug_assert!(
+            u64::from(header.len) <= todo.iter().take(count).map(|write| write.charge).sum::<u64>(),
+            "a batch is longer than its writes were charged"
+        );
         self.counters.encode.record(encoding.elapsed());
         let writing = Instant::now();
         let written = active.segment.file.write_all_at(out, from);
@@ -420,6 +440,7 @@ impl Shared {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());
         };
+        active.open_last()?;
         if !removed(rule) {
             let synced = self.sync_watched(&*active.segment.file);
             synced.map_err(|e| Error::io(&active.segment.path, "sync a segment", e))?;
@@ -512,45 +533,5 @@ impl Shared {
             builder: active.index,
             end,
         });
-    }
-
-    /// The active segment failed. All that no sync covered goes into a fresh one, under a fresh sync.
-    fn rehome(&self, writer: &mut Writer, cause: &Error) -> Result<()> {
-        self.counters.rehomings.add(1);
-        tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
-        self.abandon_active(writer);
-        self.drive(writer, !removed(Rule::RehomedSync))
-    }
-
-    /// Leaves the active segment as it is: it ends at its last good sync. What no sync covered waits again.
-    pub(crate) fn abandon_active(&self, writer: &mut Writer) {
-        self.seal_active(writer);
-        (writer.unsynced_bytes, writer.unsynced_terms) = (0, 0);
-        let unsynced = std::mem::take(&mut writer.unsynced).into_iter().rev();
-        for placed in unsynced.filter(|_| !removed(Rule::UnsyncedIsRehomed)) {
-            for write in placed.writes.into_iter().rev() {
-                writer.todo.push_front(write);
-            }
-        }
-    }
-
-    /// The fresh segment failed, too. Nobody can say what of it is durable.
-    fn fail(&self, writer: &mut Writer, cause: &Error) -> Error {
-        let unknown = cause.recast(
-            ErrorKind::Unknown,
-            "whether the write is durable is not known; reopen the journal to find out",
-        );
-        let closed = cause.recast(
-            ErrorKind::Closed,
-            "the journal closed to writers after two failures in a row",
-        );
-        if removed(Rule::TwoFailuresClose) {
-            return unknown;
-        }
-        writer.failed = Some(unknown.clone());
-        let closed = self.core.lock().closed.get_or_insert(closed).clone();
-        self.bound.close(closed);
-        tracing::error!(error = %cause, "the journal closes to writers");
-        unknown
     }
 }

@@ -158,6 +158,12 @@ impl Completions {
         self.run_pending();
     }
 
+    /// How many share the queue: the thread is one of them while it lives.
+    #[cfg(all(test, not(any(loom, shuttle))))]
+    pub(crate) fn users(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+
     fn start(&self, state: &mut State) {
         let shared = self.clone();
         match thread::spawn("everlog-done", move || shared.serve()) {

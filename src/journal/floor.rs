@@ -136,9 +136,9 @@ impl Shared {
         for (id, segment) in gone {
             let removed = self.remove_segment(id);
             freed.segments += u64::from(removed);
+            self.counters.segments_freed.add(u64::from(removed));
             freed.bytes += if removed { segment.opening.len } else { 0 };
         }
-        self.counters.segments_freed.add(freed.segments);
     }
 
     /// Removes a segment's index. Fails where there is none; one without its segment is removed at a later open.

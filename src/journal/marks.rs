@@ -123,7 +123,9 @@ impl Shared {
                 synced.map_err(|e| Error::io(path, "sync a mark", e))?;
             }
             active.synced();
+            self.counters.syncs.add(1);
         }
+        self.counters.bytes_written.add(out.len() as u64);
         self.counters.marks.add(1);
         Ok(())
     }

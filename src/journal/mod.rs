@@ -26,6 +26,7 @@ mod prepare;
 mod queue;
 pub(crate) mod read;
 pub(crate) mod recover;
+mod rehome;
 mod report;
 mod room;
 mod sequence;

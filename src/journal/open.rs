@@ -59,13 +59,11 @@ pub(super) fn align_shift(config: &Config) -> u16 {
 pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<Shared>> {
     config.validate()?;
     let started = Instant::now();
-    let exists = create::exists(fs)?;
-    if !exists && want == Want::Existing {
-        let text = "there is no journal here; check that the disk is mounted, or create one";
-        return Err(Error::at(ErrorKind::NotFound, fs.display(""), text));
-    }
+    // Without a journal not even a lock is made.
+    find(fs, want)?;
     let lock = create::lock(fs)?;
-    let exists = create::exists(fs)?;
+    // What was there may have gone meanwhile: a creation that failed, a disk that was unmounted.
+    let exists = find(fs, want)?;
     if exists && want == Want::New {
         let text = "there is a journal here already; open it instead";
         return Err(Error::at(ErrorKind::Invalid, fs.display(""), text));
@@ -111,6 +109,16 @@ pub(super) fn open(fs: &Arc<dyn Fs>, config: Config, want: Want) -> Result<Arc<S
         return Err(error);
     }
     Ok(shared)
+}
+
+/// Whether there is a journal; `NotFound` if there must be one.
+fn find(fs: &Arc<dyn Fs>, want: Want) -> Result<bool> {
+    let exists = create::exists(fs)?;
+    if !exists && want == Want::Existing {
+        let text = "there is no journal here; check that the disk is mounted, or create one";
+        return Err(Error::at(ErrorKind::NotFound, fs.display(""), text));
+    }
+    Ok(exists)
 }
 
 /// A life that was killed may have named its segments and not synced the names: what was read here must be there after a power cut.
@@ -257,7 +265,7 @@ fn sort_out(
     }
     for (identity, names) in files {
         let segment = identity.is_some_and(|identity| in_use.contains(&identity));
-        let one = names.len() == 1 && !segment;
+        let one = names.len() == 1 && !segment || removed(Rule::FileIsOneSegment);
         if identity.is_none() || one {
             found.spares.extend(names);
         } else if !segment {

@@ -358,7 +358,9 @@ impl Pool {
     /// these names may come back under another one, and stand under two if it got a third. It is not used again; it holds nothing,
     /// and goes.
     fn give_up(&self, names: &[&str]) {
-        names.iter().for_each(|path| self.remove(path));
+        if !removed(Rule::FileIsOneSegment) {
+            names.iter().for_each(|path| self.remove(path));
+        }
     }
 
     /// Makes removals durable. Not beside somebody who names a file: the failure of a sync is told once, and it must be told to whoever

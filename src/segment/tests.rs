@@ -1,5 +1,7 @@
 //! Names, offsets, windows, headers behind a bad place, single frames.
 
+mod edges;
+
 use proptest::prelude::*;
 
 use super::made::{self, Made, create, entry, set};

@@ -120,6 +120,28 @@ impl Creation {
     /// Errors: `NoSpace` and `Io`: it is not there, and nothing else has changed. `Damaged`: what was stored does not read back; it is
     /// not there. `Unknown`: it may or may not be there when the store is opened again. `Invalid`: too many metadata.
     pub fn commit(mut self) -> Result<Committed> {
+        let done = self.try_commit();
+        match &done {
+            // The index may come to light at the next opening: whatever it names stays until then.
+            Err(error) if error.kind() == ErrorKind::Unknown => self.held.clear(),
+            Err(_) => self.forget_pack(),
+            Ok(_) => {}
+        }
+        done
+    }
+
+    /// A pack that no index will name is of no use. If it cannot be removed now, the next collection does it.
+    fn forget_pack(&self) {
+        let Some(pack) = self.pack.as_ref().filter(|pack| pack.is_finished()) else {
+            return;
+        };
+        let _changing = self.shared.changing.lock();
+        if let Err(error) = self.shared.objects.delete(&[names::pack(pack.number)]) {
+            tracing::debug!(%error, "the pack of a failed creation could not be removed");
+        }
+    }
+
+    fn try_commit(&mut self) -> Result<Committed> {
         self.going()?;
         self.cut_all()?;
         let number = self.pack.as_ref().map(|pack| pack.number);
@@ -138,16 +160,7 @@ impl Creation {
             let read_back = self.read_index_back(&index, read_back)?;
             Ok((index, read_back))
         });
-        let (index, read_back) = match put {
-            Ok(put) => put,
-            Err(error) => {
-                if error.kind() == ErrorKind::Unknown {
-                    // The index may come to light at the next opening: whatever it names stays until then.
-                    self.held.clear();
-                }
-                return Err(error);
-            }
-        };
+        let (index, read_back) = put?;
         let verified = (read_back != ReadBack::No).then_some(now);
         let committed = self.committed(index, read_back, verified);
         drop(changing);

@@ -79,6 +79,11 @@ impl PackUpload {
         Ok(place)
     }
 
+    /// Whether it has been handed over: it has its name, or failed to get it.
+    pub(super) fn is_finished(&self) -> bool {
+        self.upload.is_none()
+    }
+
     /// Syncs the pack, and gives it its name for good.
     pub(super) fn finish(&mut self, shared: &Shared) -> Result<()> {
         self.write_gathered(shared)?;

@@ -47,7 +47,7 @@ impl Packs {
     /// was told to forget came from the device.
     pub(super) fn past_cache(objects: &Arc<dyn Objects>) -> Packs {
         Packs {
-            past_cache: true,
+            past_cache: !removed(Rule::VerifiesPastCache),
             ..Packs::new(objects)
         }
     }

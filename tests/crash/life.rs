@@ -81,15 +81,6 @@ impl Life {
         self.dead || self.failed || self.probe.fired() + tight >= 2
     }
 
-    /// What a crash may leave now. After a fault a write that was only written is as unsure as the file that it stands in.
-    fn window(&self) -> Timeline {
-        let mut window = self.timeline.clone();
-        if self.probe.fired() > 0 {
-            window.written = window.base();
-        }
-        window
-    }
-
     fn lived(&self, explorer: &Explorer<'_>) {
         if let Some(journal) = &self.journal {
             explorer.tally.lived(&journal.metrics());
@@ -126,7 +117,7 @@ impl Explorer<'_> {
         let mut moment = life.probe.moment(loss, "at the end of a life");
         moment.closed = life.closed;
         life.lived(self);
-        (moment, life.window(), said)
+        (moment, life.timeline.clone(), said)
     }
 
     /// Closes the journal; everything is durable if it says so. False if a fault kept it from that.
@@ -237,7 +228,7 @@ impl Explorer<'_> {
     /// Examines the crash states that were taken in the middle of the last call.
     fn crashes(&mut self, life: &mut Life, said: &Said) {
         for moment in life.probe.take() {
-            self.examine(moment, life.window(), said, life.depth + 1);
+            self.examine(moment, life.timeline.clone(), said, life.depth + 1);
         }
     }
 

@@ -13,7 +13,9 @@ pub(crate) struct Timeline {
     /// Position of the first: everything up to it was acknowledged as durable.
     base: u64,
     states: VecDeque<Model>,
-    /// Everything up to this position was given to the system: a kill must not lose it.
+    /// Everything up to this position was given to the system: a kill must not lose it, whatever failed before. A failed sync costs
+    /// the disk what it covered, and the system calls such pages clean; but they stay in memory until it needs their room, and until
+    /// then a process that comes after the kill reads them. Only a power cut takes what was written and not synced.
     pub(crate) written: u64,
     /// The journal may not be there at all.
     pub(crate) unborn: bool,

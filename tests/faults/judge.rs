@@ -55,9 +55,8 @@ impl Cut {
 }
 
 impl Judge<'_> {
-    /// Judges what crashes of `disk` leave. `unsure`: something failed, so that what was only given to the system may be lost
-    /// with a kill.
-    pub(crate) fn crashes(&self, disk: &SimFs, window: &Window, unsure: bool, story: &str) {
+    /// Judges what crashes of `disk` leave.
+    pub(crate) fn crashes(&self, disk: &SimFs, window: &Window, story: &str) {
         let drawn = mix(self.seed ^ disk.ops());
         let all = [
             Cut::Nothing,
@@ -73,7 +72,7 @@ impl Judge<'_> {
         };
         for cut in cuts {
             let from = match cut {
-                Cut::Kill if !unsure => window.written,
+                Cut::Kill => window.written,
                 _ => window.base,
             };
             let left = cut.of(disk);
@@ -167,7 +166,8 @@ impl Judge<'_> {
             Err(error) if window.unborn && error.kind() == ErrorKind::NotFound => return,
             Err(error) => {
                 check_refused_opening(&error, &saboteur, &story);
-                from = if cut == Cut::Kill { window.base } else { from };
+                // What the kill left to the system may go with the power now.
+                from = window.base;
             }
         }
         let left = saboteur.disk.crash(drawn);

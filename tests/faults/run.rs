@@ -163,16 +163,14 @@ impl<'a> Run<'a> {
     fn examine_within(&mut self, window: &Window) {
         for snap in self.saboteur.take_snaps() {
             let story = format!("{}\ncrashed meanwhile", self.story);
-            self.judge.crashes(&snap, window, true, &story);
+            self.judge.crashes(&snap, window, &story);
         }
     }
 
     fn end(&mut self) {
-        let before = self.saboteur.struck();
-        let unsure = before.failed > 0;
         let story = format!("{}\ncrashed at the end", self.story);
         let snap = self.saboteur.disk.fork();
-        self.judge.crashes(&snap, &self.window, unsure, &story);
+        self.judge.crashes(&snap, &self.window, &story);
         self.saboteur.heal();
         loosen(&self.saboteur.disk);
         let Some(journal) = self.journal.take() else {
@@ -194,9 +192,8 @@ impl<'a> Run<'a> {
                 self.bad(!closed, &format!("a healthy disk refuses a write: {error:?}"));
             }
         }
-        let unsure = self.saboteur.struck().failed > 0;
         let snap = self.saboteur.disk.fork();
-        self.judge.crashes(&snap, &self.window, unsure, &self.story);
+        self.judge.crashes(&snap, &self.window, &self.story);
     }
 
     /// Fails the run with its story.
@@ -214,9 +211,8 @@ impl<'a> Run<'a> {
     }
 
     fn open(&mut self, start: Start) {
-        let unsure = self.saboteur.struck().failed > 0;
         let from = match start {
-            Start::AfterKill if !unsure => self.window.written,
+            Start::AfterKill => self.window.written,
             _ => self.window.base,
         };
         for attempt in 0..3 {

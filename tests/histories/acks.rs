@@ -181,3 +181,23 @@ fn time_does_not_fall_when_the_clock_is_put_back() {
         }
     }
 }
+
+/// A header says when it was written, by the clock.
+#[test]
+fn time_goes_on_with_the_clock() {
+    let disk = disk(8);
+    let (_journal, log) = one_log(&disk);
+    for i in 0..6 {
+        disk.advance(Duration::from_secs(10));
+        log.append(entry(i, 100)).unwrap();
+    }
+    let path = super::support::last_segment(&disk);
+    let bytes = disk.read_raw(&path).unwrap();
+    let batches = batches_of(&disk, &path).into_iter();
+    let times: Vec<u64> = batches
+        .map(|batch| u64_at(&bytes, super::support::size(batch.offset) + 48))
+        .collect();
+    let second = 1_000_000;
+    let steps = times.windows(2).map(|pair| (pair[1] - pair[0]) / second);
+    assert_eq!(steps.collect::<Vec<_>>(), [10; 6], "{times:?}");
+}

@@ -248,7 +248,9 @@ fn a_panic_in_a_flush_closes_the_journal_and_hangs_nobody() {
             log.append(entry(0, 900)).unwrap();
             log.append_relaxed(entry(1, 900)).unwrap();
             recorder.panic();
-            assert_eq!(log.append(entry(2, 900)).unwrap_err().kind(), ErrorKind::Unknown);
+            let error = log.append(entry(2, 900)).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unknown);
+            assert!(error.to_string().contains("told to panic"), "{error}");
             for _ in 0..10 {
                 let error = log.append_relaxed(entry(3, 900)).unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Closed, "{error}");

@@ -419,3 +419,29 @@ fn an_unreadable_opening_or_file_is_io_and_nothing_is_written() {
     assert_eq!(origin.profile(), Profile::PosixWeak);
     assert!(segments(&origin).iter().all(|path| path.ends_with(SEG)));
 }
+
+/// Relaxed writes are given to the system and survive a kill. The sync that comes for them fails, and the process is killed at any call of
+/// the re-homing behind it: the fresh segment must not end the one in which they stand before it has them itself.
+#[test]
+fn relaxed_writes_survive_a_kill_in_the_middle_of_their_rehoming() {
+    // The last ones stand in the segment of a large entry, and take more room than the usual ones have.
+    for (first, count, len) in [(700, 3, 700), (700, 3, 1), (700, 2, 1_200), (6_000, 4, 850)] {
+        for (seed, stop) in (0..16).flat_map(|seed| (0..6).map(move |stop| (seed, stop))) {
+            let disk = disk(seed);
+            let (journal, log) = one_log(&disk);
+            log.append(entry(0, first)).unwrap();
+            while journal.work().unwrap() {}
+            for i in 1..=count {
+                log.append_relaxed(entry(i, len)).unwrap();
+            }
+            disk.fail_sync("journal/", 0, Kept::Everything);
+            disk.stop_after(stop);
+            drop(journal.sync());
+            let disk = disk.kill();
+            let story = format!("{count} of {len} bytes, seed {seed}, stopped after {stop} calls");
+            let again = open(&disk, &story);
+            let bounds = again.log(A).unwrap().bounds().unwrap();
+            assert_eq!(bounds, 0..count + 1, "{story}");
+        }
+    }
+}

@@ -160,6 +160,52 @@ fn relaxed_writes_are_synced_after_their_delay() {
     });
 }
 
+/// The same when the committer sleeps already, until something that is due much later: the mark that is synced after a long idle time.
+#[test]
+fn a_relaxed_write_wakes_a_committer_that_would_sleep_longer() {
+    within_a_minute(|| {
+        let delays = threaded().relaxed_delay(Duration::from_millis(2));
+        let (_dir, journal, log) = real(delays.mark_delays(Duration::from_millis(1), HOUR));
+        for _ in 0..20 {
+            let marks = journal.metrics().marks;
+            log.append(b"durable").unwrap();
+            while journal.metrics().marks == marks {
+                std::thread::yield_now();
+            }
+            // It goes to sleep soon.
+            (0..10).for_each(|_| std::thread::yield_now());
+            let id = log.append_relaxed(b"soon durable").unwrap();
+            while log.durable_end().unwrap() <= id.index {
+                std::thread::yield_now();
+            }
+        }
+    });
+}
+
+/// "Space is freed in the background": a purge alone wakes whoever frees, though nothing else has anything for it to do.
+#[test]
+fn a_purge_frees_space_although_nobody_asks_for_it() {
+    within_a_minute(|| {
+        let (dir, journal, log) = real(threaded());
+        while journal.metrics().rotations < 3 {
+            log.append(entry(0, 9000)).unwrap();
+        }
+        let indexes = || {
+            let names = std::fs::read_dir(dir.path().join("j/journal")).unwrap();
+            let names = names.map(|name| name.unwrap().file_name().into_string().unwrap());
+            names.filter(|name| name.ends_with(".idx")).count()
+        };
+        while indexes() < 3 {
+            std::thread::yield_now();
+        }
+        (0..10).for_each(|_| std::thread::yield_now());
+        log.purge_to(log.bounds().unwrap().end).unwrap();
+        while journal.metrics().segments_freed == 0 {
+            std::thread::yield_now();
+        }
+    });
+}
+
 /// Rule 32: "Last handle dropped inside a callback: must not join its own thread." The directory is free afterwards.
 #[test]
 fn the_last_handle_may_be_dropped_inside_a_callback() {
@@ -195,6 +241,17 @@ fn a_handle_may_be_dropped_or_closed_inside_a_callback_without_threads() {
     answer.try_recv().unwrap().unwrap();
     drop((log, journal));
     assert_eq!(payloads(&open(&disk, "again").log(A).unwrap()).len(), 1);
+}
+
+/// The same of callbacks that are due when it is closed.
+#[test]
+fn a_close_without_threads_runs_the_callbacks_that_are_due() {
+    let (journal, log) = one_log(&disk(7));
+    let (told, answer) = channel();
+    let ticket = log.submit(b"x").unwrap();
+    ticket.on_done(move |result| told.send(result.is_ok()).unwrap());
+    journal.close().unwrap();
+    assert!(answer.try_recv().unwrap());
 }
 
 /// A waker may own the last handle: a task that nobody holds any more is dropped by whoever wakes it, here the thread that flushes.

@@ -380,3 +380,46 @@ fn blank_files_above_the_last_segment_are_used_again() {
     drop((log, journal));
     assert_eq!(payloads(&open(&disk.crash(0), "again").log(A).unwrap()).len(), 8);
 }
+
+/// A journal's name for ever is drawn: all of its bits, and other ones for another journal.
+#[test]
+fn a_uuid_is_drawn_whole() {
+    let bytes: [u8; 16] = std::array::from_fn(|n| u8::try_from(n * 16 + n).unwrap());
+    assert_eq!(
+        everlog::Uuid(bytes).to_string(),
+        "00112233-4455-6677-8899-aabbccddeeff"
+    );
+    let uuids = [1, 2, 3].map(|seed| create(&disk(seed)).uuid().0);
+    for half in [0..8, 8..16] {
+        let halves = uuids.map(|uuid| uuid[half.clone()].to_vec());
+        assert!(
+            halves.iter().all(|half| half.iter().any(|byte| *byte != 0)),
+            "{uuids:?}"
+        );
+        assert!(halves[0] != halves[1] && halves[1] != halves[2], "{uuids:?}");
+    }
+}
+
+/// Files that an earlier life began and did not finish go; a spare that is not blank may be a segment, and stays.
+#[test]
+fn what_was_never_finished_goes_when_the_journal_is_opened() {
+    let disk = disk(15);
+    let (journal, log) = one_log(&disk);
+    log.append(b"x").unwrap();
+    drop(log);
+    journal.close().unwrap();
+    let unfinished = ["create.tmp", "900.tmp", "0000000000000001.tmp-idx", "700.spare"];
+    for name in unfinished {
+        disk.create(&format!("journal/{name}")).unwrap();
+    }
+    disk.write_raw("journal/700.spare", 0, &[0; 100]).unwrap();
+    disk.create("journal/800.spare").unwrap();
+    disk.write_raw("journal/800.spare", 0, &[7; 9000]).unwrap();
+    let journal = open(&disk, "with what is left of others");
+    let files = disk.files();
+    for name in unfinished {
+        assert!(!files.contains_key(&format!("journal/{name}")), "{name}");
+    }
+    assert!(files.contains_key("journal/800.spare"));
+    drop(journal);
+}

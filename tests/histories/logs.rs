@@ -518,3 +518,16 @@ fn an_iterator_never_mixes_what_was_with_what_came_in_its_place() {
     assert_eq!(closed.next().unwrap().unwrap_err().kind(), ErrorKind::Closed);
     assert!(closed.next().is_none());
 }
+
+/// What was purged was there once; what would be next was not.
+#[test]
+fn an_owner_may_ask_for_what_was_purged_and_not_for_what_comes_next() {
+    let (journal, log) = one_log(&disk(13));
+    append_all(&log, 1, 0..5);
+    log.purge_to(5).unwrap();
+    for index in 0..5 {
+        journal.expect_at_least(A, EntryId::new(1, index)).unwrap();
+    }
+    let next = journal.expect_at_least(A, EntryId::new(1, 5));
+    assert_eq!(next.unwrap_err().kind(), ErrorKind::Damaged);
+}

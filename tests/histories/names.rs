@@ -4,7 +4,7 @@
 use everlog::fs::{Fs, Kept, SimFs};
 use everlog::{ErrorKind, Journal};
 
-use super::support::{A, disk, dynamic, entry, open, payloads, small};
+use super::support::{A, disk, dynamic, entry, keep_all, keep_synced, open, payloads, segments, small};
 
 /// Entries that some life was told are durable, and that were handed in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +85,46 @@ fn a_directory_that_forgets_names_costs_nothing_acknowledged() {
                 open(&disk, &story);
             }
         }
+    }
+}
+
+/// A spare gets a segment's name, the sync of that fails, and the directory forgets the new name for good. The next life finds a blank
+/// segment, and names it again, with success: on the medium the file now has the name of a spare and that of a segment. After a power cut
+/// both are there and blank, and it must not become two segments: the second would be written over the first.
+#[test]
+fn a_blank_file_under_two_names_does_not_become_two_segments() {
+    for nth in 0..4 {
+        let story = format!("sync of the directory {nth} fails");
+        let disk = disk(nth);
+        let (journal, log) = super::support::one_log(&disk);
+        disk.fail_sync_dir("journal", nth, Kept::Nothing);
+        let mut count = 0;
+        for _ in 0..=nth {
+            let room = segments(&disk).len();
+            while segments(&disk).len() == room {
+                log.append(entry(count, 700)).unwrap();
+                count += 1;
+            }
+            drop(journal.work());
+        }
+        drop((log, journal));
+
+        let journal = open(&disk, &story);
+        while journal.work().unwrap() {}
+        drop(journal);
+
+        let disk = keep_synced(&disk);
+        let journal = open(&disk, &format!("{story}, after the power cut"));
+        let log = journal.log(A).unwrap();
+        for index in count..count + 40 {
+            log.append(entry(index, 700)).unwrap();
+            while journal.work().unwrap() {}
+        }
+        let whole: Vec<_> = (0..count + 40).map(|index| entry(index, 700)).collect();
+        assert_eq!(payloads(&log), whole, "{story}, in that life");
+        drop((log, journal));
+        let again = open(&keep_all(&disk), &format!("{story}, at last"));
+        assert_eq!(payloads(&again.log(A).unwrap()), whole, "{story}, at last");
     }
 }
 

@@ -1,8 +1,10 @@
 //! Proof: durable-through, witnesses, and what they make of bad bytes; what an open has shown stays.
 
-use everlog::fs::{Atom, Kept, SimFs};
+use std::sync::Arc;
+
+use everlog::fs::{Atom, Failure, Fault, FaultFs, Kept, Op, Rule, SimFs};
 use everlog::inspect::View;
-use everlog::{ErrorKind, LogKey, WriteBatch};
+use everlog::{ErrorKind, Journal, LogKey, WriteBatch};
 
 use super::support::{
     A, B, batches_of, create, disk, dynamic, entry, keep_all, last_segment, lose, one_log, open, payloads,
@@ -36,6 +38,42 @@ fn what_an_open_has_shown_stays() {
                     let again = open(&killed.crash(seed), &story);
                     assert_eq!(payloads(&again.log(A).unwrap()).len(), shown.len(), "{story}");
                 }
+            }
+        }
+    }
+}
+
+/// The same where it is a write that failed, after it was done: its batch stands behind the end that the opening of the fresh segment
+/// gives the old one, and a kill leaves that opening with nothing behind it. It hides the batch, nobody has synced it, and a power cut
+/// that takes it would bring the batch back.
+#[test]
+fn what_an_open_has_shown_stays_after_a_write_that_was_done_and_failed() {
+    for nth in 1..4 {
+        for stop in 0..10 {
+            let disk = disk(nth * 10 + stop);
+            let faults = FaultFs::new(Arc::new(disk.clone()));
+            let journal = Journal::create_on(Arc::new(faults.clone()), small()).unwrap();
+            let log = journal.create_log(A, 0).unwrap();
+            while journal.work().unwrap() {}
+            let done = Fault::ErrorAfter(Failure::Kind(std::io::ErrorKind::Other));
+            let watch = faults.add(Rule::on(Op::Write, done).nth(nth));
+            for i in 0..6 {
+                if watch.fired() == 0 && watch.matched() + 1 == nth {
+                    // The next write is the one that fails.
+                    disk.stop_after(1 + stop);
+                }
+                if log.append(entry(i, 300)).is_err() {
+                    break;
+                }
+            }
+            drop((log, journal));
+            let killed = disk.kill();
+            let story = format!("write {nth} fails, stop {stop}");
+            let shown = payloads(&open_and_leave(&killed, &story));
+            for seed in 0..16 {
+                let story = format!("{story}, crash seed {seed}");
+                let again = open(&killed.crash(seed), &story);
+                assert_eq!(payloads(&again.log(A).unwrap()), shown, "{story}");
             }
         }
     }

@@ -285,6 +285,10 @@ fn restatements_larger_than_a_segment_move_the_floor_step_by_step() {
     work(&journal);
     journal.reclaim().unwrap();
     assert!(segments(&disk).len() < before);
+    let metrics = journal.metrics();
+    let made = 1 + metrics.rotations;
+    let left = made - metrics.segments_freed;
+    assert_eq!(segments(&disk).len() as u64, left, "each is counted once");
     for seed in 0..20 {
         let again = open(&disk.crash(seed), &format!("seed {seed}"));
         for n in 0..12 {
@@ -481,5 +485,25 @@ fn next_segment(disk: &SimFs, log: &Log) {
     let before = newest(disk);
     while newest(disk) == before {
         log.append([1; 800]).unwrap();
+    }
+}
+
+/// "Only where it frees at least twice what must be said again": to the byte, and counting only what the freed segments say.
+#[test]
+fn a_floor_that_frees_less_than_twice_what_it_restates_does_not_rise() {
+    let held = (16 << 10) - 8192 - 4192;
+    let facts = 48 + 64;
+    for (len, frees) in [(held / 2 - facts - 48, 1), (held / 2 - facts - 48 + 1, 0)] {
+        let (journal, log) = one_log(&disk(12));
+        log.set(0, vec![1; len]).unwrap();
+        // The next segment, which has a cell of its own and holds what is live.
+        log.append([2; 3000]).unwrap();
+        log.set(1, [3; 500]).unwrap();
+        assert_eq!(journal.metrics().rotations, 1);
+        assert_eq!(
+            journal.reclaim().unwrap().segments,
+            frees,
+            "a cell of {len} bytes"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread;
 
-use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::fs::{Fault, FaultFs, Fs, Gate, Op, Rule, SimFs};
 use everlog::{Config, ErrorKind, Journal, Log, LogKey};
 
 use super::support::{A, B, disk, entry, keep_all, open, payloads, segments, small};
@@ -180,4 +180,61 @@ fn a_file_that_is_being_named_is_there() {
     working.join().unwrap();
     ticket.map_err(|refused| refused.error).unwrap().wait().unwrap();
     assert_eq!(naming.fired(), 1);
+}
+
+/// `open` sees a journal and waits for the lock; when it has the lock there is none, because whoever was creating it failed and took
+/// it back, or its disk was unmounted. Nothing must be made in its place.
+#[test]
+fn an_open_makes_no_journal_where_one_went_while_it_waited_for_the_lock() {
+    let (disk, faults, journal, log) = faulty(7, small());
+    drop((log, journal));
+    let gate = Gate::default();
+    faults.add(Rule::on(Op::Lock, Fault::Delay(gate.clone())));
+    let opening = thread::spawn(move || Journal::open_on(Arc::new(faults), small()).map(drop));
+    gate.wait_for_arrivals(1);
+    for path in disk.files().into_keys().filter(|path| path.ends_with(".seg")) {
+        disk.remove(&path).unwrap();
+    }
+    gate.release();
+    let opened = opening.join().unwrap().map_err(|error| error.kind());
+    assert_eq!(opened, Err(ErrorKind::NotFound));
+    assert_eq!(segments(&disk), [""; 0]);
+}
+
+/// The directory of an open journal is moved away, and another journal is made where it was. The first one goes on in its own
+/// directory: it must not name, zero or remove files of the second, which by their names could be its own.
+#[test]
+fn a_journal_whose_directory_was_moved_leaves_the_one_in_its_place_alone() {
+    let parent = tempfile::tempdir().unwrap();
+    let (place, moved) = (parent.path().join("journal"), parent.path().join("moved"));
+    let fill = |journal: &Journal, from: u64, to: u64| {
+        let log = journal.log(A).unwrap();
+        for index in from..to {
+            log.append(entry(index, 700)).unwrap();
+            while journal.work().unwrap() {}
+        }
+    };
+    let one = Journal::create(&place, small()).unwrap();
+    one.create_log(A, 0).unwrap();
+    fill(&one, 0, 20);
+    std::fs::rename(&place, &moved).unwrap();
+    let other = Journal::create(&place, small()).unwrap();
+    other.create_log(A, 0).unwrap();
+    fill(&other, 0, 20);
+
+    fill(&one, 20, 30);
+    one.log(A).unwrap().purge_to(25).unwrap();
+    assert!(one.reclaim().unwrap().segments > 0);
+    fill(&one, 30, 40);
+    drop(one);
+    fill(&other, 20, 30);
+    drop(other);
+
+    for (dir, bounds) in [(&place, 0..30), (&moved, 25..40)] {
+        let journal = Journal::open(dir, small()).unwrap();
+        let log = journal.log(A).unwrap();
+        assert_eq!(log.bounds().unwrap(), bounds, "{}", dir.display());
+        let whole: Vec<_> = bounds.map(|index| entry(index, 700)).collect();
+        assert_eq!(payloads(&log), whole, "{}", dir.display());
+    }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use everlog::fs::{Atom, Fs};
-use everlog::{Journal, Log, WriteBatch};
+use everlog::fs::{Atom, Fs, SimFs};
+use everlog::{EntryId, Journal, Log, WriteBatch};
 
 use super::recorder::{Event, Recorder};
 use super::support::{
@@ -221,4 +221,44 @@ fn the_recorder_sees_writes_and_syncs() {
         };
     }
     assert_eq!(*seen.lock().unwrap(), 131);
+}
+
+/// The index that the writer has in memory when a segment is full is, byte for byte, the one that is built of the segment.
+#[test]
+fn an_index_is_the_same_from_memory_and_from_its_segment() {
+    let disk = disk(9);
+    let (journal, log) = one_log(&disk);
+    let other = journal.create_log(B, 3).unwrap();
+    for round in 0..12 {
+        log.append_at(
+            EntryId::new(round / 3, u64::try_from(round).unwrap()),
+            entry(0, 700),
+        )
+        .unwrap();
+        log.set(1, entry(1, 300)).unwrap();
+        other.append(entry(2, 500)).unwrap();
+        other.set(2, entry(3, 200)).unwrap();
+        other.truncate_from(3).unwrap();
+    }
+    log.purge_to(4).unwrap();
+    while journal.work().unwrap() {}
+    let indexes = |disk: &SimFs| {
+        let files = disk.dump().into_iter();
+        files
+            .filter(|(path, _)| path.ends_with(".idx"))
+            .collect::<Vec<_>>()
+    };
+    let written = indexes(&disk);
+    assert!(written.len() > 2, "{} indexes", written.len());
+    let bare = disk.kill();
+    for (path, _) in &written {
+        bare.remove(path).unwrap();
+    }
+    let again = open(&bare, "without indexes");
+    while again.work().unwrap() {}
+    let built = indexes(&bare);
+    for index in &written {
+        assert!(built.contains(index), "{}", index.0);
+    }
+    drop((log, other, journal));
 }

@@ -2,7 +2,7 @@
 //! must never be refused.
 
 use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
-use everlog::{Background, ErrorKind, Journal, Log, LogKey, WriteBatch};
+use everlog::{Background, EntryId, ErrorKind, Journal, Log, LogKey, WriteBatch};
 use std::sync::Arc;
 
 use super::support::{
@@ -144,6 +144,134 @@ fn appends_wait_until_the_reserve_stands_again() {
     crashed.set_capacity(1 << 30);
     log.append(b"small").unwrap();
     assert_eq!(log.bounds().unwrap(), 0..count + 1);
+}
+
+/// The same when a write that may use the reserve has taken its file, instead of an opening.
+#[test]
+fn appends_wait_until_a_used_reserve_stands_again() {
+    let disk = disk(8);
+    let (_journal, log) = one_log(&disk);
+    fill_up(&disk);
+    let (count, _) = append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    log.set(0, [1; 3000]).unwrap();
+    assert_eq!(log.append(b"small").unwrap_err().kind(), ErrorKind::NoSpace);
+    log.set(1, b"there is room in the segment").unwrap();
+    disk.set_capacity(1 << 30);
+    log.append(b"small").unwrap();
+    assert_eq!(log.bounds().unwrap(), 0..count + 1);
+}
+
+/// Whoever does not want to wait is told which it would be: for a full disk, or for whoever makes the next file.
+#[test]
+fn a_full_disk_is_told_from_a_file_that_is_not_ready() {
+    let disk = disk(13);
+    let (journal, log) = one_log(&disk);
+    fill_up(&disk);
+    let (count, _) = append_until_full(&log, 0);
+    let refused = || {
+        let mut batch = WriteBatch::new();
+        batch.append(A, entry(count, 900));
+        journal.try_submit(batch).unwrap_err().error.kind()
+    };
+    assert_eq!(refused(), ErrorKind::NoSpace);
+    disk.set_capacity(1 << 30);
+    assert_eq!(refused(), ErrorKind::Busy);
+}
+
+/// Where even the reserve is used up a write is refused when it comes, and nothing fails that was taken in.
+#[test]
+fn a_used_up_reserve_refuses_and_closes_nothing() {
+    let disk = disk(14);
+    let (_journal, log) = one_log(&disk);
+    fill_up(&disk);
+    append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    let refused = (0..20).find_map(|n| log.set(n, [n; 3000]).err());
+    let refused = refused.expect("the reserve holds one segment");
+    assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    log.set(0, b"small").unwrap();
+    disk.set_capacity(1 << 30);
+    log.set(0, [7; 3000]).unwrap();
+}
+
+/// What idle work finds nothing to do for takes no room.
+#[test]
+fn an_idle_journal_on_a_full_disk_keeps_its_room() {
+    let disk = disk(12);
+    let (journal, log) = one_log(&disk);
+    fill_up(&disk);
+    append_until_full(&log, 0);
+    disk.set_capacity(usage(&disk).0);
+    for _ in 0..60 {
+        journal.sync().unwrap();
+        while journal.work().unwrap() {}
+    }
+    log.append(b"small").unwrap();
+}
+
+/// A full disk takes what its prepared files hold, and no more: what is taken in and not yet written has its place all the same.
+#[test]
+fn what_is_taken_in_on_a_full_disk_finds_its_place() {
+    let config = small().in_flight_bytes(64 << 10);
+    for round in 0..60_u64 {
+        let disk = disk(round);
+        let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+        let log = journal.create_log(A, 0).unwrap();
+        disk.set_capacity(usage(&disk).0.div_ceil(4096) * 4096 + (round % 5) * (16 << 10));
+        let mut tickets = Vec::new();
+        // The last of these fills a segment to the byte.
+        let size = if round == 19 { 3840 } else { 300 + round * 170 };
+        let refused = loop {
+            let n = tickets.len() as u64;
+            // Of one size each, from a seventh of a segment to a segment; or mixed, with some that are larger than one.
+            let len = match round {
+                0..20 => size,
+                _ if (n + round).is_multiple_of(11) => 4000 + (n * round) % 9000,
+                _ => 100 + (n * round * 37) % 3500,
+            };
+            match log.submit(entry(n, usize::try_from(len).unwrap())) {
+                Ok(ticket) => tickets.push(ticket),
+                Err(error) => break error,
+            }
+            assert!(n < 1000, "round {round}: the disk is never full");
+        };
+        assert_eq!(refused.kind(), ErrorKind::NoSpace, "round {round}: {refused}");
+        let count = tickets.len() as u64;
+        for (n, ticket) in tickets.into_iter().enumerate() {
+            ticket
+                .wait()
+                .unwrap_or_else(|e| panic!("round {round}, write {n}: {e}"));
+        }
+        if round < 20 {
+            let charge = 160 + size.next_multiple_of(8);
+            let room = (16 << 10) - 8192 - 4192;
+            let files = 1 + round % 5;
+            let expected = (room - 144) / charge + files * (room / charge);
+            assert_eq!(count, expected, "round {round}: writes of {charge} bytes");
+        }
+        log.set(0, [9; 1000]).unwrap();
+        assert_eq!(payloads(&log).len() as u64, count, "round {round}");
+    }
+}
+
+/// What an entry larger than a segment needs is there when it is taken in, or it is refused, however much room there is.
+#[test]
+fn a_large_entry_on_a_nearly_full_disk_is_taken_in_whole_or_refused() {
+    let mut outcomes = [0, 0];
+    for blocks in 0..80 {
+        let disk = disk(blocks);
+        let (_journal, log) = one_log(&disk);
+        disk.set_capacity(usage(&disk).0 + blocks * 4096);
+        let large = log.append(entry(0, 60_000));
+        outcomes[usize::from(large.is_ok())] += 1;
+        if let Err(error) = &large {
+            assert_eq!(error.kind(), ErrorKind::NoSpace, "{blocks} blocks: {error}");
+        }
+        log.set(0, b"vote")
+            .unwrap_or_else(|e| panic!("{blocks} blocks: {e}"));
+    }
+    assert!(outcomes.iter().all(|count| *count > 5), "{outcomes:?}");
 }
 
 /// Rule 28: "Purge on a full disk frees space": with cells of other logs to say again; then appends go on.
@@ -364,4 +492,45 @@ fn cells_that_nobody_awaits_leave_no_tail_that_the_reserve_cannot_carry() {
         let log = again.log(A).unwrap();
         assert_eq!(log.cell(2).unwrap().unwrap(), vec![59; len]);
     }
+}
+
+/// Nor do terms: what a crash leaves of relaxed writes has no more of them than one unit can carry.
+#[test]
+fn terms_that_nobody_awaits_leave_no_tail_that_one_unit_cannot_carry() {
+    let config = small().segment_bytes(8 << 20).in_flight_bytes(8 << 20);
+    let disk = disk(10);
+    let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    let syncs = journal.metrics().syncs;
+    for _ in 0..10 {
+        let mut batch = WriteBatch::new();
+        let next = log.bounds().unwrap().end;
+        for index in next..next + 8000 {
+            batch.append_at(A, EntryId::new(u128::from(index + 1), index), b"");
+        }
+        journal.write_relaxed(batch).unwrap();
+    }
+    // Two of them are at the bound of 16,000 terms: the next one waits for a sync.
+    assert_eq!(journal.metrics().syncs - syncs, 4);
+    let again = Journal::open_on(dynamic(&disk.kill()), config).unwrap();
+    assert_eq!(again.log(A).unwrap().bounds().unwrap(), 0..80_000);
+    assert!(again.report().carried_batches <= 4, "{:?}", again.report());
+    drop((log, journal));
+}
+
+/// Cells that are set again and again fill no disk, though nothing is ever purged.
+#[test]
+fn cells_that_are_set_again_leave_few_segments() {
+    let disk = disk(11);
+    let (journal, log) = one_log(&disk);
+    for round in 0..100_u64 {
+        // Each needs a segment.
+        log.set(0, entry(round, 3000)).unwrap();
+        while journal.work().unwrap() {}
+        let held = segments(&disk).len();
+        assert!(held <= 8, "{held} segments after {round} rounds");
+    }
+    let freed = journal.metrics().segments_freed;
+    assert!(freed > 80, "{freed} segments were freed");
+    assert_eq!(log.cell(0).unwrap().unwrap()[..], entry(99, 3000));
 }

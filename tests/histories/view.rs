@@ -1,8 +1,9 @@
 //! Looking without holding: beside a live writer, after a kill, while files go.
 
 use std::sync::Arc;
+use std::thread;
 
-use everlog::fs::{FaultFs, Fs, Op, SimFs};
+use everlog::fs::{Fault, FaultFs, Fs, Gate, Op, Rule, SimFs};
 use everlog::inspect::{FindingKind, View};
 use everlog::{ErrorKind, LogKey};
 
@@ -252,4 +253,44 @@ fn openings_that_cannot_be_read_are_no_damage() {
     let kinds: Vec<FindingKind> = view.findings().iter().map(|finding| finding.kind).collect();
     assert_eq!(kinds, [FindingKind::Unreadable], "{:?}", view.findings());
     drop((log, journal));
+}
+
+/// Nobody holds the journal when a view begins, and nobody when it ends: a whole life came between two of its calls, and freed what
+/// the view had listed. Whichever calls those are, it finds no damage.
+#[test]
+fn a_view_that_a_whole_life_overtakes_finds_no_damage() {
+    let disk = disk(11);
+    let (journal, log) = one_log(&disk);
+    for i in 0..30 {
+        log.append(entry(i, 700)).unwrap();
+    }
+    while journal.work().unwrap() {}
+    drop((log, journal));
+    let calls = {
+        let faults = FaultFs::new(Arc::new(disk.fork()));
+        let all = faults.add(Rule::on_any(Fault::Skip).nth(u64::MAX));
+        drop(View::open_on(Arc::new(faults), small()).unwrap());
+        all.matched()
+    };
+    for call in 1..=calls {
+        let disk = disk.fork();
+        let faults = FaultFs::new(Arc::new(disk.clone()));
+        let gate = Gate::default();
+        faults.add(Rule::on_any(Fault::Delay(gate.clone())).nth(call));
+        let looking = thread::spawn(move || View::open_on(Arc::new(faults), small()));
+        gate.wait_for_arrivals(1);
+        let journal = super::support::open(&disk, "the life between");
+        let log = journal.log(A).unwrap();
+        log.purge_to(28).unwrap();
+        assert!(journal.reclaim().unwrap().segments > 0);
+        drop((log, journal));
+        gate.release();
+        let view = looking.join().unwrap();
+        let view = view.unwrap_or_else(|e| panic!("before call {call} of {calls}: {e}"));
+        assert!(
+            view.findings().is_empty(),
+            "before call {call} of {calls}: {:?}",
+            view.findings()
+        );
+    }
 }

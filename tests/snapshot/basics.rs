@@ -118,3 +118,11 @@ fn settings_out_of_their_limits_are_refused() {
         );
     }
 }
+
+#[cfg(not(feature = "zstd"))]
+#[test]
+fn compression_that_this_build_lacks_is_refused() {
+    let config = config().compression(everlog::snapshot::Compression::Zstd(3));
+    let opened = everlog::snapshot::Store::open_on(std::sync::Arc::new(disk()), config);
+    assert_eq!(opened.err().map(|e| e.kind()), Some(ErrorKind::Unsupported));
+}

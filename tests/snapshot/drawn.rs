@@ -216,6 +216,13 @@ fn a_kill_at_any_call_loses_nothing_that_was_committed() {
             let _ = story.run(10);
             let after = story.life.disk.kill();
             let told = |what: String| panic!("seed {seed}: killed at call {cut}: {what}");
+            // What the next life lists no power cut takes away, although nothing is written since.
+            let listed = held(&open(&after)).unwrap_or_else(|what| panic!("seed {seed}, {cut}: {what}"));
+            let crashed = held(&open(&after.crash_with(&mut |_| 0)));
+            assert!(
+                crashed == Ok(listed),
+                "seed {seed}: killed at call {cut}, then a power cut"
+            );
             check(&after, &story.allowed).unwrap_or_else(told);
             // What the killed process had, and did not give back, is gone with it.
             let files = after.files();

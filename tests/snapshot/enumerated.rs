@@ -2,7 +2,7 @@
 //! letters, at each sync of each word, every joint outcome of all sectors, sizes and names; opened, compared with what was told to the
 //! store, and cut short again while it is opened.
 //!
-//! `EVERLOG_SNAPSHOT_LENGTH=5` sets the length (4).
+//! `EVERLOG_SNAPSHOT_LENGTH=4` sets the length (3).
 
 use std::sync::Arc;
 
@@ -175,7 +175,7 @@ fn words(length: u32) -> Vec<Vec<Letter>> {
 
 fn length() -> u32 {
     let set = std::env::var("EVERLOG_SNAPSHOT_LENGTH");
-    set.map_or(4, |text| text.parse().expect("a number of letters"))
+    set.map_or(3, |text| text.parse().expect("a number of letters"))
 }
 
 #[test]

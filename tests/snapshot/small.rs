@@ -56,3 +56,20 @@ pub(crate) fn read_all(mut reader: Reader) -> Result<Vec<u8>> {
 pub(crate) fn state(tag: u64, len: u64) -> Vec<u8> {
     super::random::bytes(tag, len).to_vec()
 }
+
+/// The files of packs.
+pub(crate) fn packs(disk: &SimFs) -> Vec<String> {
+    ending(disk, ".pack")
+}
+
+/// The files of indexes.
+pub(crate) fn indexes(disk: &SimFs) -> Vec<String> {
+    ending(disk, ".snap")
+}
+
+fn ending(disk: &SimFs, with: &str) -> Vec<String> {
+    disk.files()
+        .into_keys()
+        .filter(|path| path.ends_with(with))
+        .collect()
+}

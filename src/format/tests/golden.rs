@@ -5,7 +5,7 @@ use std::path::Path;
 use super::*;
 
 /// The bytes of a file of hexadecimal numbers; `#` begins a comment.
-fn golden(name: &str) -> Vec<u8> {
+pub(super) fn golden(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/golden/v1")
         .join(name);
@@ -18,7 +18,7 @@ fn golden(name: &str) -> Vec<u8> {
 }
 
 /// Compares bytes; says where they begin to differ.
-fn assert_bytes(name: &str, bytes: &[u8]) {
+pub(super) fn assert_bytes(name: &str, bytes: &[u8]) {
     let golden = golden(name);
     let differs = golden.iter().zip(bytes).position(|(a, b)| a != b);
     assert_eq!(differs, None, "{name}: the offset of the first byte that changed");

@@ -359,7 +359,10 @@ fn a_cut_index_is_short() {
 /// Under a checksum that matches, too.
 #[test]
 fn what_an_index_cannot_say_is_refused_by_name() {
+    const FIRST: usize = INDEX_HEADER_LEN;
+    const RUN: usize = FIRST + 72;
     let (good, _) = sample();
+    let first = header_at(BATCHES_AT, 0);
     let end = usize::try_from(Index::summary_end(&good).unwrap()).unwrap();
     let cases: &[(usize, &[u8], Bad)] = &[
         (12, &[2, 0], Bad::Version(2)),
@@ -368,6 +371,32 @@ fn what_an_index_cannot_say_is_refused_by_name() {
         (24, &[0; 8], Bad::Field("salt")),
         (32, &[0; 8], Bad::Field("end_offset")),
         (40, &[0; 8], Bad::Field("end_sequence")),
+        (56, &[0xff], Bad::Field("ops")),
+        (56, &[6], Bad::Field("op")),
+        (56, &[4], Bad::Field("summary_len")),
+        (60, &[1], Bad::Field("zero")),
+        // The first operation is a frame: a `Create`.
+        (FIRST, &[3], Bad::Field("op")),
+        (FIRST + 1, &[1], Bad::Field("kind")),
+        (FIRST + 3, &[1], Bad::Field("zero")),
+        (FIRST + 4, &[1], Bad::Field("len")),
+        (FIRST + 48, &(first - 8).to_le_bytes(), Bad::Field("header_at")),
+        (FIRST + 48, &(first + 4).to_le_bytes(), Bad::Field("header_at")),
+        (FIRST + 48, &END.offset.to_le_bytes(), Bad::Field("header_at")),
+        (FIRST + 64, &[1], Bad::Field("inline")),
+        (FIRST + 68, &[1], Bad::Field("zero")),
+        // The second is a run of the entries 10 and 11, of terms 3 and 4.
+        (RUN + 1, &[1], Bad::Field("zero")),
+        (RUN + 4, &[0; 4], Bad::Field("count")),
+        (RUN + 4, &[1], Bad::Field("terms")),
+        (RUN + 16, &[0xff; 8], Bad::Field("incarnation")),
+        (RUN + 24, &[0xff; 8], Bad::Field("count")),
+        (RUN + 40, &[0; 8], Bad::Field("block_at")),
+        (RUN + 52, &[0xff; 4], Bad::Field("summary_len")),
+        (RUN + 56, &[11], Bad::Field("terms")),
+        (RUN + 80, &[10], Bad::Field("terms")),
+        (RUN + 80, &[12], Bad::Field("terms")),
+        (RUN + 88, &[3], Bad::Field("terms")),
     ];
     for (at, value, bad) in cases {
         let mut bytes = good[..end].to_vec();

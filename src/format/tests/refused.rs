@@ -80,6 +80,19 @@ fn what_an_opening_cannot_say_is_refused_by_name() {
         let bytes = change_opening(&opening(), *at, value);
         assert_eq!(Opening::decode(&bytes), Err(*bad), "{value:?} at {at}");
     }
+    let room = opening().len - BATCHES_AT;
+    for (carry_len, expected) in [
+        (96, None),
+        (room, None),
+        (room + 1, Some(Bad::Field("carry_len"))),
+    ] {
+        let bytes = change_opening(&opening(), 112, &carry_len.to_le_bytes());
+        assert_eq!(
+            Opening::decode(&bytes).err(),
+            expected,
+            "{carry_len} bytes carried"
+        );
+    }
     let ignored = change_opening(&opening(), 24, &[1]);
     let decoded = Opening::decode(&ignored).unwrap();
     assert_eq!(
@@ -215,6 +228,29 @@ fn what_a_frame_cannot_say_is_refused_by_name() {
     );
     assert_eq!(decode_frame(SALT, Term(1), &good[..47]), Err(Bad::Short));
     assert_eq!(decode_frame(SALT, Term(1), &[0; 48]), Err(Bad::Blank));
+}
+
+#[test]
+fn a_floor_names_a_segment_that_can_be_and_has_a_payload_of_its_length() {
+    let floor = Made {
+        kind: Kind::Floor,
+        payload: vec![0; FLOOR_LEN],
+        ..one()
+    };
+    let (_, good) = encode(&batch_spec(), &[floor]);
+    let good = &good[BATCH_HEADER_LEN..];
+    let cases: &[(usize, &[u8], bool)] = &[
+        (24, &NUMBER_MAX.to_le_bytes(), true),
+        (24, &(NUMBER_MAX + 1).to_le_bytes(), false),
+        (32, &[16], true),
+        (32, &[15], false),
+        (32, &[17], false),
+    ];
+    for (at, value, fine) in cases {
+        let decoded = decode_frame(SALT, Term(1), &change_frame(good, Term(1), *at, value));
+        let refused = (!fine).then_some(Bad::Field("index"));
+        assert_eq!(decoded.err(), refused, "{value:?} at {at}");
+    }
 }
 
 /// Each frame verifies, and so does their whole; the payloads are not where they have to be.

@@ -438,6 +438,25 @@ fn callbacks_run_in_order_and_late_ones_last() {
     assert_eq!(*order.lock(), [1, 2, 3, 4]);
 }
 
+/// Whoever asks while one runs, perhaps that one itself, does not run the next beside it.
+#[test]
+fn no_callback_runs_inside_another() {
+    let completions = Completions::inline();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let callback = |n: u64| -> crate::journal::completions::Callback {
+        let (order, completions) = (order.clone(), completions.clone());
+        Box::new(move |_| {
+            order.lock().push(n);
+            assert!(!completions.run_pending());
+            order.lock().push(n);
+        })
+    };
+    completions.hand_over(vec![callback(1)], &Ok(()));
+    completions.hand_over(vec![callback(2), callback(3)], &Ok(()));
+    assert!(completions.run_pending());
+    assert_eq!(*order.lock(), [1, 1, 2, 2, 3, 3]);
+}
+
 #[test]
 fn a_callback_may_submit_but_not_wait_and_may_panic() {
     let bench = Bench::new(Completions::threaded());

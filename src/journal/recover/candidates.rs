@@ -245,6 +245,7 @@ impl Candidates {
             };
             let io = |e| Error::io(&file.path, "ask which file it is", e);
             file.second = is_one_file(&*file.file, &*named.file).map_err(io)?;
+            file.second &= !removed(Rule::FileIsOneSegment);
             if file.second {
                 let what = format!("the name is a second one of segment {segment:016x}; it is left alone");
                 context.warn(&file.path, 0, &what);

@@ -128,12 +128,13 @@ pub(crate) fn recover_observed(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Recovered> {
     let mut found = attempt(fs, config, mode, progress);
-    if mode != (Mode::View { live: true }) {
+    if mode == Mode::Writer {
         return found;
     }
-    // Beside a writer, files go and bytes appear between one read and the next: damage is what is seen twice.
-    for _again in 0..LIVE_ATTEMPTS {
-        let sound = matches!(&found, Ok(recovered) if !recovered.findings.iter().any(Finding::is_damage));
+    // Without the lock a writer may be there, or come and go, and files go and bytes appear between one read and the next: a finding
+    // is what is seen twice.
+    for _again in 0..VIEW_ATTEMPTS {
+        let sound = matches!(&found, Ok(recovered) if recovered.findings.is_empty());
         if sound || removed(Rule::ViewLooksAgain) {
             break;
         }
@@ -147,8 +148,8 @@ pub(crate) fn recover_observed(
     found
 }
 
-/// How often a view beside a writer looks again.
-const LIVE_ATTEMPTS: usize = 8;
+/// How often a view looks again.
+const VIEW_ATTEMPTS: usize = 8;
 
 /// More findings than this are not listed.
 const FINDINGS_MAX: usize = 10_000;
@@ -157,13 +158,9 @@ const FINDINGS_MAX: usize = 10_000;
 fn complaint(found: &Result<Recovered>) -> (u64, Vec<(PathBuf, u64)>) {
     match found {
         Ok(recovered) => {
-            let damage = recovered.findings.iter().filter(|finding| finding.is_damage());
-            (
-                recovered.floor,
-                damage
-                    .map(|finding| (finding.path.clone(), finding.offset))
-                    .collect(),
-            )
+            let places = recovered.findings.iter();
+            let places = places.map(|finding| (finding.path.clone(), finding.offset));
+            (recovered.floor, places.collect())
         }
         Err(e) => {
             let path = e.path().map(PathBuf::from).unwrap_or_default();

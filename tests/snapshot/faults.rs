@@ -1,0 +1,103 @@
+//! Whichever call to the disk fails, and however: nobody is told a falsehood, and the snapshots that were there stay.
+
+use std::sync::Arc;
+
+use everlog::ErrorKind;
+use everlog::fs::{Failure, Fault, FaultFs, Rule, SimFs};
+use everlog::snapshot::{Retention, Store};
+
+use super::small::{config, create, disk, open, read, state, try_create};
+use super::story::held;
+
+const FAULTS: [fn() -> Fault; 5] = [
+    Fault::io_error,
+    Fault::no_space,
+    || Fault::Short(100),
+    || Fault::Interrupted,
+    || Fault::ErrorAfter(Failure::Kind(std::io::ErrorKind::Other)),
+];
+
+/// Opens, shares, commits, collects and rewrites; what of it was committed and what was told.
+fn work(disk: &SimFs, fault: Option<Rule>) -> (u64, bool, Option<everlog::Error>) {
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let watch = fault.map(|rule| fs.add(rule));
+    let mut committed = false;
+    let mut run = || -> everlog::Result<()> {
+        let store = Store::open_on(Arc::new(fs.clone()), config().rewrite_below_percent(100))?;
+        try_create(&store, 3, &[state(1, 800), state(3, 800)].concat())?;
+        committed = true;
+        store.collect(&Retention::new().newest(2))?;
+        Ok(())
+    };
+    let error = run().err();
+    drop(watch);
+    (fs.calls(), committed, error)
+}
+
+/// Two snapshots, of which the second shares with the first.
+fn before() -> SimFs {
+    let disk = disk();
+    let store = open(&disk);
+    create(&store, 1, &state(1, 1600));
+    create(&store, 2, &[state(1, 800), state(2, 800)].concat());
+    disk
+}
+
+#[test]
+fn a_call_that_fails_takes_nothing_with_it() {
+    let (calls, ..) = work(&before(), None);
+    assert!(calls > 40, "{calls} calls");
+    for nth in 1..=calls {
+        for (number, fault) in FAULTS.iter().enumerate() {
+            for forever in [false, true].into_iter().take(if number < 2 { 2 } else { 1 }) {
+                let disk = before();
+                let rule = Rule::on_any(fault()).nth(nth);
+                let rule = if forever { rule.forever() } else { rule };
+                let (_, committed, error) = work(&disk, Some(rule));
+                let told = format!("fault {number} at call {nth}, for ever: {forever}: {error:?}");
+                judge(&disk.fork(), committed, &told);
+                judge(&disk.crash(nth), committed, &told);
+                if let Some(error) = &error {
+                    let kinds = [
+                        ErrorKind::Io,
+                        ErrorKind::NoSpace,
+                        ErrorKind::Unknown,
+                        ErrorKind::Damaged,
+                        ErrorKind::NotFound,
+                    ];
+                    assert!(kinds.contains(&error.kind()), "{told}");
+                }
+            }
+        }
+    }
+}
+
+fn judge(disk: &SimFs, committed: bool, told: &str) {
+    let next = disk.kill();
+    let store = open(&next);
+    let found = held(&store).unwrap_or_else(|what| panic!("{told}: {what}"));
+    let two = [state(1, 800), state(2, 800)].concat();
+    assert!(found.get(&2) == Some(&two), "{told}: the second snapshot");
+    let first = found.get(&1);
+    assert!(
+        first.is_none_or(|found| *found == state(1, 1600)),
+        "{told}: the first snapshot"
+    );
+    assert!(
+        committed || first.is_some(),
+        "{told}: it went although nothing was collected"
+    );
+    let three = [state(1, 800), state(3, 800)].concat();
+    let third = found.get(&3);
+    assert!(
+        third.is_none_or(|found| *found == three),
+        "{told}: the third snapshot"
+    );
+    assert!(!committed || third.is_some(), "{told}: it was committed");
+    // And it goes on.
+    let committed = create(&store, 4, &three);
+    store
+        .collect(&Retention::new().newest(1))
+        .unwrap_or_else(|e| panic!("{told}: {e:?}"));
+    assert_eq!(read(&store, committed.snapshot.id).unwrap(), three, "{told}");
+}
