@@ -230,7 +230,6 @@ rules! {
     InstallIsFinished = "a log that ends before an installed snapshot is reset to it",
     FailedIsNotCaptured = "a machine that failed gets no checkpoint",
     SessionsAreKept = "the table of clients is a part of a snapshot",
-    SkipIsRemembered = "a skip stands in the log before the entry is passed over",
     HeldLogRefuses = "the log of an engine takes nothing from others",
     AppliedIsNotTakenBack = "what was applied is not truncated",
 }

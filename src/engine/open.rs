@@ -199,10 +199,7 @@ pub fn skip(journal: &Journal, key: LogKey, id: EntryId) -> Result<()> {
     skipped.sort_by_key(|id| id.index);
     let mut batch = WriteBatch::of_holder();
     batch.set(key, HELD_CELL, encode_skips(&skipped));
-    match removed(Rule::SkipIsRemembered) {
-        true => journal.write_relaxed(batch)?,
-        false => journal.write(batch)?,
-    };
+    journal.write(batch)?;
     tracing::warn!(%key, %id, "an entry will be skipped");
     Ok(())
 }
