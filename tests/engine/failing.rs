@@ -142,3 +142,19 @@ fn a_batch_is_applied_in_one_piece() {
     );
     assert_eq!(state(&world.engine), ["a", "b", "c"]);
 }
+
+/// The power goes off as soon as `skip` has returned, before anybody else could have synced for it.
+#[test]
+fn a_skip_that_returned_is_there_after_a_power_cut() {
+    let disk = disk(1);
+    let world = world(&disk);
+    world.execute(0..2);
+    let entry = world.engine.execute("boom").unwrap_err().entry().unwrap();
+    drop((world.engine, world.journal, world.store));
+    let (journal, store) = base(&disk).unwrap();
+    skip(&journal, A, entry).unwrap();
+    let cut = keep_synced(&disk);
+    drop((journal, store));
+    let world = try_world(&cut, List::default(), EngineConfig::new()).unwrap();
+    assert_eq!(world.engine.report().skipped, [entry]);
+}
