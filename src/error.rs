@@ -54,28 +54,50 @@ struct Inner {
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-impl Error {
-    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
-        Error(Arc::new(Inner {
+impl Inner {
+    fn new(kind: ErrorKind, message: String) -> Inner {
+        Inner {
             kind,
-            message: message.into(),
+            message,
             path: None,
             offset: None,
             source: None,
             entry: None,
-        }))
+        }
+    }
+
+    fn io(doing: &str, source: io::Error) -> Inner {
+        let kind = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        let message = format!("cannot {doing}: {source}");
+        Inner {
+            source: Some(source),
+            ..Inner::new(kind, message)
+        }
+    }
+}
+
+impl From<Inner> for Error {
+    fn from(inner: Inner) -> Error {
+        Error(Arc::new(inner))
+    }
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Error {
+        Inner::new(kind, message.into()).into()
     }
 
     /// An error of `kind` about the file at `path`.
     pub(crate) fn at(kind: ErrorKind, path: impl Into<PathBuf>, message: impl Into<String>) -> Error {
-        Error(Arc::new(Inner {
-            kind,
-            message: message.into(),
-            path: Some(path.into()),
-            offset: None,
-            source: None,
-            entry: None,
-        }))
+        let path = Some(path.into());
+        Inner {
+            path,
+            ..Inner::new(kind, message.into())
+        }
+        .into()
     }
 
     /// An error of `kind` about the bytes of `path` at `offset`.
@@ -85,46 +107,31 @@ impl Error {
         offset: u64,
         message: impl Into<String>,
     ) -> Error {
-        Error(Arc::new(Inner {
-            kind,
-            message: message.into(),
+        Inner {
             path: Some(path.into()),
             offset: Some(offset),
-            source: None,
-            entry: None,
-        }))
+            ..Inner::new(kind, message.into())
+        }
+        .into()
     }
 
     /// A refused system call: `doing` is a verb phrase ("write the opening").
     pub(crate) fn io(path: impl Into<PathBuf>, doing: &str, source: io::Error) -> Error {
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-            _ => ErrorKind::Io,
-        };
-        Error(Arc::new(Inner {
-            kind,
-            message: format!("cannot {doing}: {source}"),
+        Inner {
             path: Some(path.into()),
-            offset: None,
-            source: Some(source),
-            entry: None,
-        }))
+            ..Inner::io(doing, source)
+        }
+        .into()
     }
 
     /// A refused system call about the bytes of `path` at `offset`.
     pub(crate) fn io_at(path: impl Into<PathBuf>, offset: u64, doing: &str, source: io::Error) -> Error {
-        let kind = match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
-            _ => ErrorKind::Io,
-        };
-        Error(Arc::new(Inner {
-            kind,
-            message: format!("cannot {doing}: {source}"),
+        Inner {
             path: Some(path.into()),
             offset: Some(offset),
-            source: Some(source),
-            entry: None,
-        }))
+            ..Inner::io(doing, source)
+        }
+        .into()
     }
 
     /// The same story under another kind, with what it means for the caller put first.
@@ -143,14 +150,11 @@ impl Error {
     /// An error of `kind` about the entry of this term and index.
     #[cfg(feature = "snapshot")]
     pub(crate) fn about_entry(kind: ErrorKind, entry: (u128, u64), message: impl Into<String>) -> Error {
-        Error(Arc::new(Inner {
-            kind,
-            message: message.into(),
-            path: None,
-            offset: None,
-            source: None,
+        Inner {
             entry: Some(entry),
-        }))
+            ..Inner::new(kind, message.into())
+        }
+        .into()
     }
 
     /// Term and index of the entry it is about.

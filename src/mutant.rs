@@ -230,6 +230,7 @@ rules! {
     InstallIsFinished = "a log that ends before an installed snapshot is reset to it",
     FailedIsNotCaptured = "a machine that failed gets no checkpoint",
     SessionsAreKept = "the table of clients is a part of a snapshot",
+    OpeningIsSynced = "what stands in the log when an engine opens is synced before it is applied",
     SkipIsSynced = "a skip is durable when it returns",
     HeldLogRefuses = "the log of an engine takes nothing from others",
     AppliedIsNotTakenBack = "what was applied is not truncated",

@@ -96,7 +96,8 @@ impl EngineConfig {
     }
 
     /// How many clients [`execute_once`](super::Engine::execute_once) remembers, at least 1; the one that was silent longest is forgotten first, and
-    /// a command that it repeats afterwards takes effect again. Default 10,000. Memory: about 150 bytes each, and its last reply.
+    /// a command that it repeats afterwards takes effect again. Each such command carries the number into the log, so that replay forgets whom it
+    /// forgot then. Default 10,000. Memory: about 150 bytes each, and its last reply.
     #[must_use]
     pub fn clients(mut self, clients: usize) -> EngineConfig {
         self.clients = clients;

@@ -22,7 +22,6 @@ pub(super) struct Core<M> {
     pub(super) closed: Option<Error>,
     /// A write was not found durable: entries from there on are for the next opening.
     pub(super) lost: Option<Error>,
-    clients_max: usize,
 }
 
 /// A state at one moment, with the entry that it reaches.
@@ -33,7 +32,7 @@ pub(super) struct Image {
 }
 
 impl<M: StateMachine> Core<M> {
-    pub(super) fn new(machine: M, clients_max: usize) -> Core<M> {
+    pub(super) fn new(machine: M) -> Core<M> {
         Core {
             machine,
             applied: None,
@@ -41,7 +40,6 @@ impl<M: StateMachine> Core<M> {
             skipped: Vec::new(),
             closed: None,
             lost: None,
-            clients_max,
         }
     }
 
@@ -69,9 +67,15 @@ impl<M: StateMachine> Core<M> {
             }
         }
         let reply = self.apply_bytes(id, command.body())?;
-        if let Command::Once { client, sequence, .. } = command {
+        if let Command::Once {
+            client,
+            sequence,
+            clients,
+            ..
+        } = command
+        {
             self.sessions
-                .note(*client, *sequence, id.index, reply.clone(), self.clients_max);
+                .note(*client, *sequence, id.index, reply.clone(), *clients as usize);
         }
         Ok(Ok(reply))
     }

@@ -192,6 +192,7 @@ impl<M: StateMachine> Engine<M> {
         self.run(Command::Once {
             client,
             sequence,
+            clients: u32::try_from(self.shared.config.clients).unwrap_or(u32::MAX),
             command: Bytes::copy_from_slice(command.as_ref()),
         })
     }
@@ -233,7 +234,10 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Does what no caller waits for, if the journal was opened with [`Background::Caller`](config::Background::Caller): its work, applying what was submitted, and a
-    /// checkpoint if one is due. True if there was any. `Invalid` with threads, which do it by themselves.
+    /// checkpoint if one is due. True if there was any.
+    ///
+    /// # Errors
+    /// `Invalid` with threads, which do it by themselves. Otherwise those of the journal's work and of [`checkpoint`](Engine::checkpoint).
     pub fn work(&self) -> Result<bool> {
         let worked = self.shared.log.journal().work()?;
         self.shared.settle();

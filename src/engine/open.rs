@@ -29,9 +29,11 @@ pub(super) fn open<M: StateMachine>(
     let holding = journal.hold(key, Holder::Engine)?;
     let mut report = EngineReport::default();
     let log = log(journal, key, store, &machine)?;
-    // Raw appends from before the log was held may still be on their way: they are entries like all others.
-    journal.sync()?;
-    let mut core = Core::new(machine, config.clients);
+    // Raw appends from before the log was held may still be on their way: they are entries like all others, and applied when durable.
+    if !removed(Rule::OpeningIsSynced) {
+        journal.sync()?;
+    }
+    let mut core = Core::new(machine);
     core.skip(skips(&log)?);
     let source = Source {
         store,

@@ -146,7 +146,7 @@ impl<M: StateMachine> Replica<M> {
         config.validate()?;
         let started = Instant::now();
         let mut report = EngineReport::default();
-        let mut core = Core::new(machine, config.clients);
+        let mut core = Core::new(machine);
         let source = Source {
             store,
             key,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! command:  kind u8 = 1 | the caller's bytes
-//!           kind u8 = 2 | client u64 | sequence u64 | the caller's bytes
+//!           kind u8 = 2 | client u64 | sequence u64 | clients u32 | the caller's bytes
 //! metadata of a snapshot, 32 bytes, then those of the caller
 //! offset  size  field
 //!      0     8  magic          "EVENGINE"
@@ -15,6 +15,9 @@
 //!           count u64 | each skipped entry: term u128, index u64
 //! ```
 //!
+//! *clients* is how many clients are remembered from that command on: were it not in the entry, replay under another setting would take as new
+//! what was answered from memory then, or the other way round.
+//!
 //! The skipped entries stand in a cell of the log, too, encoded as in the tables. No checksums of their own: entries, cells and chunks
 //! have them.
 
@@ -22,7 +25,7 @@ use core::ops::Range;
 
 use bytes::Bytes;
 
-use super::field::{array, field, get_u16, get_u64, is_zero, put};
+use super::field::{array, field, get_u16, get_u32, get_u64, is_zero, put};
 use super::{Bad, require};
 use crate::types::{EntryId, Term};
 
@@ -42,7 +45,7 @@ const ENGINE_VERSION: u16 = 1;
 const _: () = assert!(ENGINE_VERSION == super::VERSION);
 
 /// What a command has in front, at most.
-pub(crate) const COMMAND_HEAD_MAX: usize = 17;
+pub(crate) const COMMAND_HEAD_MAX: usize = 21;
 const PLAIN: u8 = 1;
 const ONCE: u8 = 2;
 
@@ -54,6 +57,8 @@ pub(crate) enum Command {
     Once {
         client: u64,
         sequence: u64,
+        /// How many clients are remembered from then on.
+        clients: u32,
         command: Bytes,
     },
 }
@@ -67,6 +72,7 @@ impl Command {
             Some(&ONCE) => Ok(Command::Once {
                 client: get_u64(payload, 1..9),
                 sequence: get_u64(payload, 9..17),
+                clients: get_u32(payload, 17..21),
                 command: payload.slice(COMMAND_HEAD_MAX..),
             }),
             Some(_) => Err(Bad::Magic),
@@ -77,10 +83,16 @@ impl Command {
     pub(crate) fn head(&self) -> Vec<u8> {
         match self {
             Command::Plain(_) => vec![PLAIN],
-            Command::Once { client, sequence, .. } => {
+            Command::Once {
+                client,
+                sequence,
+                clients,
+                ..
+            } => {
                 let mut head = vec![ONCE];
                 head.extend_from_slice(&client.to_le_bytes());
                 head.extend_from_slice(&sequence.to_le_bytes());
+                head.extend_from_slice(&clients.to_le_bytes());
                 head
             }
         }
@@ -250,6 +262,7 @@ mod tests {
         let once = Command::Once {
             client: 5,
             sequence: 6,
+            clients: 7,
             command: body.clone(),
         };
         for command in [Command::Plain(body), Command::Plain(Bytes::new()), once] {
@@ -266,7 +279,7 @@ mod tests {
     fn what_no_engine_wrote_is_refused() {
         assert_eq!(Command::decode(&Bytes::new()), Err(Bad::Short));
         assert_eq!(Command::decode(&Bytes::from_static(&[0, 1])), Err(Bad::Magic));
-        assert_eq!(Command::decode(&Bytes::from_static(&[2; 16])), Err(Bad::Short));
+        assert_eq!(Command::decode(&Bytes::from_static(&[2; 20])), Err(Bad::Short));
         let mut header = EngineHeader { machine_len: 77 }.encode();
         assert_eq!(EngineHeader::decode(&header[..31]), Err(Bad::Short));
         header[8] = 2;

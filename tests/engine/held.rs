@@ -1,7 +1,8 @@
 //! Several engines in one journal, and what nobody else may do to their logs.
 
 use everlog::engine::{Engine, EngineConfig};
-use everlog::{EntryId, ErrorKind, WriteBatch};
+use everlog::snapshot::Store;
+use everlog::{EntryId, ErrorKind, Journal, WriteBatch};
 
 use super::machine::{B, List, base, command, commands, state, world};
 use super::support::{A, disk, keep_synced};
@@ -80,4 +81,24 @@ fn a_log_of_somebody_else_is_refused() {
         (ErrorKind::Unsupported, Some(EntryId::new(0, 0)))
     );
     log.append(b"it was let go").unwrap();
+}
+
+/// Entries that were written raw, and relaxed, before an engine stood on the log are applied by its opening; so they are durable then.
+#[test]
+fn what_an_opening_applies_is_durable() {
+    let disk = disk(1);
+    let world = world(&disk);
+    world.execute(0..1);
+    let entry = world.engine.log().get(0).unwrap().to_vec();
+    let raw = world.journal.create_log(B, 0).unwrap();
+    raw.append_relaxed(&entry).unwrap();
+    let open = |journal: &Journal, store: &Store| {
+        Engine::open(journal, B, store, List::default(), EngineConfig::new()).unwrap()
+    };
+    let engine = open(&world.journal, &world.store);
+    assert_eq!(state(&engine), commands(0..1));
+    let cut = keep_synced(&disk);
+    drop((engine, raw, world));
+    let (journal, store) = base(&cut).unwrap();
+    assert_eq!(state(&open(&journal, &store)), commands(0..1));
 }

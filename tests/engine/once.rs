@@ -1,8 +1,9 @@
 //! Commands that take effect once.
 
 use everlog::ErrorKind;
+use everlog::engine::EngineConfig;
 
-use super::machine::{command, world};
+use super::machine::{List, command, try_world, world};
 use super::support::{disk, keep_synced};
 
 #[test]
@@ -43,4 +44,25 @@ fn a_client_goes_on_with_its_next_number() {
     let world = super::machine::world(&keep_synced(&disk));
     assert_eq!(world.engine.execute_once(7, 5, command(0)).unwrap(), "5");
     assert_eq!(world.engine.execute_once(7, 6, command(0)).unwrap(), "6");
+}
+
+/// Which clients were forgotten when a command was applied is a part of what happened: replay under another setting must decide as it was
+/// decided then, or a command that was replied to takes no effect, or one takes effect twice.
+#[test]
+fn replay_forgets_the_clients_that_were_forgotten_then() {
+    let few = || EngineConfig::new().clients(1);
+    let many = || EngineConfig::new().clients(100);
+    for (then, later, count) in [(few(), many(), "3"), (many(), few(), "2")] {
+        let disk = disk(1);
+        let world = try_world(&disk, List::default(), then).unwrap();
+        world.engine.execute_once(7, 1, command(0)).unwrap();
+        world.engine.execute_once(8, 1, command(1)).unwrap();
+        // With one client remembered the first is forgotten by now, and its command is new.
+        world.engine.execute_once(7, 1, command(0)).unwrap();
+        assert_eq!(world.commands().len().to_string(), count);
+        let before = world.commands();
+        drop(world);
+        let world = try_world(&keep_synced(&disk), List::default(), later).unwrap();
+        assert_eq!(world.commands(), before);
+    }
 }
