@@ -28,20 +28,29 @@ pub(crate) enum Item {
     Cell(u8),
 }
 
-/// Reads everything, on behind each error.
+/// By log, indexes of entries that are read.
+pub(crate) type Selection = BTreeMap<u64, Vec<Range<u64>>>;
+
+/// Reads everything, or of the entries only some, on behind each error.
 macro_rules! read_all {
-    ($from:expr) => {{
+    ($from:expr, $some:expr) => {{
+        let some: Option<&Selection> = $some;
         let mut found = Found::new();
         for key in $from.logs() {
             let log = $from.log(key)?;
             let bounds = log.bounds()?;
             let mut entries = BTreeMap::new();
-            let mut next = bounds.start;
-            while next < bounds.end {
-                for entry in log.read(next..bounds.end) {
-                    let entry = entry.map(|entry| (entry.id.term, entry.payload));
-                    entries.insert(next, entry);
-                    next += 1;
+            let all = [bounds.clone()];
+            let ranges = some.map_or(&all[..], |some| some.get(&key.0).map_or(&[], |ranges| ranges));
+            for range in ranges {
+                let end = range.end.min(bounds.end);
+                let mut next = range.start.max(bounds.start);
+                while next < end {
+                    for entry in log.read(next..end) {
+                        let entry = entry.map(|entry| (entry.id.term, entry.payload));
+                        entries.insert(next, entry);
+                        next += 1;
+                    }
                 }
             }
             let mut cells = BTreeMap::new();
@@ -64,11 +73,16 @@ macro_rules! read_all {
 }
 
 pub(crate) fn of_journal(journal: &Journal) -> everlog::Result<Found> {
-    Ok(read_all!(journal))
+    Ok(read_all!(journal, None))
+}
+
+/// All bounds and cells, but only some of the entries.
+pub(crate) fn some_of_journal(journal: &Journal, some: &Selection) -> everlog::Result<Found> {
+    Ok(read_all!(journal, Some(some)))
 }
 
 pub(crate) fn of_view(view: &View) -> everlog::Result<Found> {
-    Ok(read_all!(view))
+    Ok(read_all!(view, None))
 }
 
 /// One entry alone.

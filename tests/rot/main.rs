@@ -154,7 +154,7 @@ fn flips_of_single_bits_are_never_a_wrong_byte_and_never_a_silent_cut() {
     run("flips", |settings, subject, slice| {
         let density = Density {
             stride: settings.stride(slice.flips),
-            whole: if settings.whole { 13 } else { 3 },
+            whole: if settings.whole { 61 } else { 3 },
         };
         flips::sweep(settings, subject, density)
     });

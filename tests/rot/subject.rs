@@ -8,10 +8,14 @@ use bytes::Bytes;
 use everlog::fs::{Kept, SimFs};
 use everlog::{Alignment, Background, Config, EntryId, Journal, LogKey, WriteBatch};
 
+use super::found::Selection;
 use super::model::{Model, Step};
 use super::random::{Random, bytes};
 use super::raw::{self, APPEND, BATCHES_AT, CELL, Dump, Link, RawBatch, RawFrame, SECTOR};
 use super::support::{disk, dynamic, keep_all, size};
+
+/// Stands for every segment in which there is nothing.
+const SPARE: &str = "";
 
 /// A disk at rest with a journal, and all that is known of it.
 pub(crate) struct Subject {
@@ -24,6 +28,8 @@ pub(crate) struct Subject {
     pub(crate) chain: Vec<Link>,
     pub(crate) entries: HashMap<(u64, u64), Place>,
     pub(crate) cells: HashMap<(u64, u8), Place>,
+    /// By segment, the entries in it.
+    near: HashMap<String, Selection>,
     /// Every entry that was ever appended and every value that was ever set, also those that are gone.
     pub(crate) written: HashSet<(u64, EntryId, Bytes)>,
     pub(crate) set: HashSet<(u64, u8, Bytes)>,
@@ -114,6 +120,7 @@ impl Subject {
             chain,
             entries: HashMap::new(),
             cells: HashMap::new(),
+            near: HashMap::new(),
             written: built.written,
             set: built.set,
             older: built.older,
@@ -121,7 +128,34 @@ impl Subject {
             foreign: keep_all(&foreign.disk).dump(),
         };
         subject.place();
+        let segments = subject.chain.iter().map(|link| link.path.clone());
+        subject.near = segments
+            .chain([SPARE.to_owned()])
+            .map(|path| (path.clone(), subject.select_near(&path)))
+            .collect();
         subject
+    }
+
+    /// What is read for a flip in this segment, or in its index.
+    pub(crate) fn near(&self, path: &str) -> &Selection {
+        let near = self.near.get(&path.replace(".idx", ".seg"));
+        near.unwrap_or(&self.near[SPARE])
+    }
+
+    fn select_near(&self, path: &str) -> Selection {
+        let mut near = Selection::new();
+        for (key, log) in &self.model().0 {
+            let ranges: &mut Vec<Range<u64>> = near.entry(*key).or_default();
+            for index in log.start..log.end() {
+                if self.entries[&(*key, index)].path == path {
+                    match ranges.last_mut() {
+                        Some(last) if last.end == index => last.end += 1,
+                        _ => ranges.push(index..index + 1),
+                    }
+                }
+            }
+        }
+        near
     }
 
     /// What it holds.
