@@ -265,7 +265,13 @@ mod tests {
             clients: 7,
             command: body.clone(),
         };
-        for command in [Command::Plain(body), Command::Plain(Bytes::new()), once] {
+        let empty = Command::Once {
+            client: u64::MAX,
+            sequence: 0,
+            clients: 1,
+            command: Bytes::new(),
+        };
+        for command in [Command::Plain(body), Command::Plain(Bytes::new()), once, empty] {
             let mut bytes = command.head();
             bytes.extend_from_slice(command.body());
             assert_eq!(Command::decode(&bytes.into()), Ok(command));
@@ -280,6 +286,11 @@ mod tests {
         assert_eq!(Command::decode(&Bytes::new()), Err(Bad::Short));
         assert_eq!(Command::decode(&Bytes::from_static(&[0, 1])), Err(Bad::Magic));
         assert_eq!(Command::decode(&Bytes::from_static(&[2; 20])), Err(Bad::Short));
+        for zero in [ZERO, MORE_ZERO] {
+            let mut header = EngineHeader { machine_len: 77 }.encode();
+            header[zero.start] = 1;
+            assert_eq!(EngineHeader::decode(&header), Err(Bad::Field("zero")));
+        }
         let mut header = EngineHeader { machine_len: 77 }.encode();
         assert_eq!(EngineHeader::decode(&header[..31]), Err(Bad::Short));
         header[8] = 2;

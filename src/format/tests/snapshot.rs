@@ -119,6 +119,25 @@ fn under_a_right_checksum_impossible_values_are_refused_by_name() {
     }
 }
 
+#[test]
+fn under_a_right_checksum_a_pack_header_that_says_something_impossible_is_refused_by_name() {
+    let cases: [(usize, &[u8], Bad); 6] = [
+        (12, &[2], Bad::Version(2)),
+        (14, &[1], Bad::Field("zero")),
+        (16, &[1], Bad::Features(1)),
+        (32, &[0; 8], Bad::Field("number")),
+        (40, &[1], Bad::Field("key_id")),
+        (56, &[1], Bad::Field("zero")),
+    ];
+    for (at, value, expected) in cases {
+        let mut bytes = PackHeader { compat: 0, number: 1 }.encode();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(PackHeader::decode(&bytes), Err(expected), "{value:?} at {at}");
+    }
+}
+
 /// A copy elsewhere, at other places and from another origin, is the same snapshot; one of anything else is not.
 #[test]
 fn the_id_covers_what_a_snapshot_is_and_not_where_it_lies() {
