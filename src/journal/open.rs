@@ -282,11 +282,17 @@ fn sort_out(
     Ok(())
 }
 
-/// The spare at `path`; `None` if it holds a segment (or cannot be read), and then it is left as it is: a directory that forgot a
-/// rename, after a sync of it failed, may show a segment under the name that it had as a spare, and to write to it would be to write to
-/// the segment.
+/// The spare at `path`; `None` if it holds a segment (or cannot be opened or read), and then it is left as it is: a directory that
+/// forgot a rename, after a sync of it failed, may show a segment under the name that it had as a spare, and to write to it would be to
+/// write to the segment. To pass one over hides nothing: no bytes are ever looked for under such a name.
 fn spare(fs: &Arc<dyn Fs>, path: String) -> Result<Option<Prepared>> {
-    let spare = prepared(fs, path)?;
+    let spare = match prepared(fs, path) {
+        Err(error) if !removed(Rule::SpareIsUsable) => {
+            tracing::warn!(%error, "a spare file cannot be used; it is left alone");
+            return Ok(None);
+        }
+        spare => spare?,
+    };
     let blank = [0, COPY_AT].into_iter().all(|at| {
         let mut bytes = [0; OPENING_LEN];
         let read = spare.file.read_exact_at(&mut bytes, at);

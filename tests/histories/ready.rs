@@ -1,6 +1,9 @@
 //! Files that stand ready before anybody needs them: their names, their lengths, and what becomes of them in the next life.
 
-use everlog::fs::{Atom, Fs, SimFs};
+use std::sync::Arc;
+
+use everlog::Journal;
+use everlog::fs::{Atom, Fault, FaultFs, Fs, Op, Rule, SimFs};
 
 use super::support::{
     A, copy_of, disk, entry, fill_with, keep_all, keep_synced, lose, one_log, open, payloads, segments,
@@ -125,6 +128,31 @@ fn a_spare_that_holds_a_segment_is_not_written_to() {
     let journal = open(&disk, "a spare that is none");
     fill_with(&journal.log(A).unwrap(), 60, 900);
     assert!(disk.read_raw("journal/900.spare").unwrap() == held);
+}
+
+/// What has the name of a spare and cannot be opened, a directory or the file of another owner, keeps no journal from being opened: nobody
+/// looks for data under such a name. It is left alone, and its number is not given again.
+#[test]
+fn a_spare_that_cannot_be_opened_is_left_alone() {
+    let disk = disk(8);
+    let (journal, log) = one_log(&disk);
+    fill_with(&log, 3, 900);
+    drop(log);
+    journal.close().unwrap();
+    let disk = keep_all(&disk);
+    disk.create_dir("journal/901.spare").unwrap();
+    put(&disk, "journal/900.spare", &[0; 16 << 10]);
+    let faults = FaultFs::new(Arc::new(disk.clone()));
+    faults.add(Rule::on(Op::Open, Fault::io_error()).path("900.spare").forever());
+    let journal = Journal::open_on(Arc::new(faults), small()).unwrap();
+    let log = journal.log(A).unwrap();
+    for i in 3..40 {
+        log.append(entry(i, 900)).unwrap();
+    }
+    drop(log);
+    journal.close().unwrap();
+    assert!(disk.list("journal/901.spare").unwrap().is_empty());
+    assert_eq!(disk.read_raw("journal/900.spare").unwrap(), [0; 16 << 10]);
 }
 
 fn put(disk: &SimFs, path: &str, bytes: &[u8]) {
