@@ -66,6 +66,7 @@ rules! {
 "zeroing":
     WrittenZeros = "a segment is zeros that were written, not a length that was set",
     SpareIsBlank = "a spare is used only if it is blank",
+    SpareIsUsable = "a spare that cannot be opened is passed over",
 "checksum":
     OpeningCrc = "the checksum of an opening is checked",
     HeaderCrc = "the checksum of a batch header is checked",
@@ -188,6 +189,7 @@ rules! {
     CarryFile = "a file for whatever must be carried stands ready",
     CarryFileGrows = "a larger entry makes that file larger first",
     UnsyncedBound = "what is unsynced stays within what the reserve can carry",
+    UnsyncedIsRehomable = "without a file for carrying no more is unsynced than one segment takes over",
     RestatedBytes = "a restatement is measured when it gets its place",
 "view":
     ViewLooksAgain = "what a view finds is what it has seen twice",

@@ -119,6 +119,19 @@ impl Shared {
         encode_batch(&spec, &frames, out)
     }
 
+    /// How many bytes may wait for a sync together. While the file for a tail is not there (it was used, and the disk is full) a
+    /// re-homing has but one of the usual size: in several, a kill between two would take relaxed writes. What is re-homed already
+    /// was within the bound when it was written, and is not parted now.
+    pub(super) fn unsynced_max(&self, writer: &Writer) -> u64 {
+        let bound = self.config.in_flight_bytes;
+        let rehoming = writer.active.as_ref().is_some_and(|active| active.opens_last);
+        if rehoming || self.pool.carry_stands() || removed(Rule::UnsyncedIsRehomable) {
+            bound
+        } else {
+            bound.min(self.pool.usual_room())
+        }
+    }
+
     fn apply_tail(&self, writer: &mut Writer, tail: &[TailFrame], mut payload_at: u64) -> Result<()> {
         let Some(active) = writer.active.as_mut() else {
             return Ok(());

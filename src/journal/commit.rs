@@ -258,8 +258,8 @@ impl Shared {
         while let Some(first) = writer.todo.front() {
             let cost = first.charge;
             // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
-            let bound = self.config.in_flight_bytes;
-            let over = writer.unsynced_bytes + cost > bound && !removed(Rule::UnsyncedBound);
+            let over = writer.unsynced_bytes + cost > self.unsynced_max(writer);
+            let over = over && !removed(Rule::UnsyncedBound);
             if writer.unsynced_terms > TERMS_MAX || over {
                 self.sync_active(writer, Rule::BatchSync)?;
             }
@@ -292,9 +292,10 @@ impl Shared {
         let room = active.room(self.mark_room).min(BATCH_BYTES_MAX);
         let (mut frames, mut terms, mut payload, mut count) = (0, 0, 0, 0);
         let mut charged = writer.unsynced_bytes;
+        let most = self.unsynced_max(writer);
         for write in &writer.todo {
             charged += write.charge;
-            if count > 0 && charged > self.config.in_flight_bytes {
+            if count > 0 && charged > most {
                 break;
             }
             frames += write.ops.len();

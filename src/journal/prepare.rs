@@ -179,6 +179,11 @@ impl Pool {
         state.free() >= RESERVE_FILES && state.carry_is_ready()
     }
 
+    /// Whether a file stands ready for whatever must be carried or re-homed.
+    pub(crate) fn carry_stands(&self) -> bool {
+        self.state.lock().carry_is_ready()
+    }
+
     /// Forgets every claim: all admitted writes have their place.
     pub(crate) fn settle_claims(&self) {
         let mut state = self.state.lock();

@@ -26,7 +26,7 @@ impl Shared {
             self.open_next(writer, written)?;
         } else {
             let (id, file) = match self.pool.take_for_carry(written) {
-                // In several of the usual size, then.
+                // It is one write then, larger than a usual segment (`unsynced_max`): whole in a file of its own, or not at all.
                 Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(()),
                 taken => taken?,
             };

@@ -8,7 +8,7 @@ use everlog::{Error, ErrorKind, Journal, Log};
 
 use super::support::{
     A, batches_of, disk, dynamic, each_outcome, entry, keep_all, last_segment, one_log, open, payloads,
-    segments, small, try_open,
+    segments, small, try_open, usage,
 };
 
 const SEG: &str = ".seg";
@@ -442,6 +442,42 @@ fn relaxed_writes_survive_a_kill_in_the_middle_of_their_rehoming() {
             let again = open(&disk, &story);
             let bounds = again.log(A).unwrap().bounds().unwrap();
             assert_eq!(bounds, 0..count + 1, "{story}");
+        }
+    }
+}
+
+/// The same on a full disk after a restart that used up the file for carrying: what is written in the large segment that it became is
+/// taken over by one of the usual size, or it would be in two for a moment, and a kill then takes what is not in the first.
+#[test]
+fn relaxed_cells_survive_a_kill_in_their_rehoming_without_a_file_for_carrying() {
+    let config = || small().in_flight_bytes(16 << 10);
+    for (seed, stop) in (0..8).flat_map(|seed| (0..12).map(move |stop| (seed, stop))) {
+        let story = format!("seed {seed}, stopped after {stop} calls");
+        let disk = disk(seed);
+        let journal = Journal::create_on(dynamic(&disk), config()).unwrap();
+        let log = journal.create_log(A, 0).unwrap();
+        log.append_relaxed(entry(0, 10_000)).unwrap();
+        let disk = disk.kill();
+        let journal = Journal::open_on(dynamic(&disk), config()).unwrap();
+        let log = journal.log(A).unwrap();
+        disk.set_capacity(usage(&disk).0);
+        let cell = |id: u8| entry(u64::from(id), 3_000);
+        for id in 0..5 {
+            log.set_relaxed(id, cell(id)).unwrap();
+        }
+        disk.fail_sync("journal/", 0, Kept::Everything);
+        disk.stop_after(stop);
+        drop(journal.sync());
+        let disk = disk.kill();
+        disk.set_capacity(1 << 30);
+        let again = Journal::open_on(dynamic(&disk), config()).unwrap();
+        let log = again.log(A).unwrap();
+        for id in 0..5 {
+            assert_eq!(
+                log.cell(id).unwrap().as_deref(),
+                Some(&cell(id)[..]),
+                "cell {id}: {story}"
+            );
         }
     }
 }
