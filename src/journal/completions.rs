@@ -214,3 +214,29 @@ pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("(no text)")
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    /// A callback may call `Journal::work`, which must not run what was handed over since before the callbacks that stand behind this one.
+    #[test]
+    fn a_callback_that_asks_for_callbacks_runs_none_before_its_turn() {
+        let completions = Completions::inline();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let note = |number: u8| -> Callback {
+            let order = Arc::clone(&order);
+            Box::new(move |_| order.lock().push(number))
+        };
+        let (again, third, first) = (completions.clone(), note(3), note(1));
+        let asks: Callback = Box::new(move |outcome| {
+            first(outcome);
+            again.hand_over(vec![third], &Ok(()));
+            again.run_pending();
+        });
+        completions.hand_over(vec![asks, note(2)], &Ok(()));
+        assert!(completions.run_pending());
+        assert_eq!(*order.lock(), [1, 2, 3]);
+        assert!(!completions.run_pending());
+    }
+}

@@ -507,3 +507,18 @@ fn a_floor_that_frees_less_than_twice_what_it_restates_does_not_rise() {
         );
     }
 }
+
+/// What the segment itself says that would be the lowest one need not be said again for that: the floor stops below a cell that is not
+/// worth it, and frees what stands before.
+#[test]
+fn the_floor_rises_to_a_segment_whose_facts_are_not_worth_saying_again() {
+    let (journal, log) = one_log(&disk(13));
+    log.set(0, [1; 500]).unwrap();
+    fill(&log, 1, 3000);
+    log.set(1, [2; 3700]).unwrap();
+    fill(&log, 1, 3000);
+    assert_eq!(journal.metrics().rotations, 2);
+    log.purge_to(1).unwrap();
+    assert_eq!(journal.reclaim().unwrap().segments, 1);
+    assert_eq!(journal.reclaim().unwrap().segments, 0);
+}
