@@ -6,7 +6,7 @@ use everlog::{EntryId, ErrorKind, Journal, Log, LogKey, WriteBatch};
 
 use super::support::{
     A, B, create, disk, each_outcome, entry, keep_all, keep_synced, last_segment, lose, one_log, open,
-    payloads, segments, u64_at,
+    payloads, segments, u64_at, usage,
 };
 
 fn fill(log: &Log, count: u64, len: usize) {
@@ -521,4 +521,48 @@ fn the_floor_rises_to_a_segment_whose_facts_are_not_worth_saying_again() {
     log.purge_to(1).unwrap();
     assert_eq!(journal.reclaim().unwrap().segments, 1);
     assert_eq!(journal.reclaim().unwrap().segments, 0);
+}
+
+/// On a disk with nothing but the reserve, what is said again of several segments goes in steps that fit into it, and each frees.
+#[test]
+fn on_a_full_disk_the_floor_rises_in_steps_that_fit_into_the_reserve() {
+    let disk = disk(14);
+    let (journal, log) = one_log(&disk);
+    for cell in 0..3 {
+        log.set(cell, [cell; 1500]).unwrap();
+        next_segment(&disk, &log);
+    }
+    fill(&log, 12, 900);
+    work(&journal);
+    disk.set_capacity(usage(&disk).0.div_ceil(4096) * 4096);
+    log.purge_to(log.bounds().unwrap().end).unwrap();
+    let freed = journal.reclaim().unwrap();
+    assert!(freed.segments > 3, "{freed:?}");
+    let again = open(&disk.crash(1), "after");
+    for cell in 0..3 {
+        assert_eq!(
+            again.log(A).unwrap().cell(cell).unwrap().unwrap()[..],
+            [cell; 1500]
+        );
+    }
+}
+
+/// What is said again goes in batches that fit into segments of the usual size, however many facts one segment held.
+#[test]
+fn many_facts_of_one_segment_are_said_again_in_several_batches() {
+    let disk = disk(15);
+    let journal = create(&disk);
+    for n in 0..60 {
+        journal.create_log(LogKey(100 + n), 0).unwrap();
+    }
+    let filler = journal.create_log(A, 0).unwrap();
+    fill(&filler, 40, 900);
+    work(&journal);
+    let longest = |disk: &SimFs| disk.files().into_values().max();
+    let before = longest(&disk);
+    filler.purge_to(40).unwrap();
+    assert!(journal.reclaim().unwrap().segments > 4);
+    work(&journal);
+    assert_eq!(longest(&disk), before);
+    assert_eq!(open(&disk.crash(1), "after").logs().len(), 61);
 }
