@@ -554,7 +554,7 @@ fn many_facts_of_one_segment_are_said_again_in_several_batches() {
     let (journal, log) = one_log(&disk);
     let mut batch = WriteBatch::new();
     for cell in 0..10 {
-        batch.set(A, cell, vec![cell; 320]);
+        batch.set(A, cell, vec![cell; 328]);
     }
     journal.write(batch).unwrap();
     fill(&log, 40, 900);
