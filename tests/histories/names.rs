@@ -1,7 +1,9 @@
 //! Names that a directory forgets: after a sync of it failed the next one says Ok, and what the first one covered may be
 //! lost for good. A file can come back under a name that it had before, or stand under two.
 
-use everlog::fs::{Fs, Kept, SimFs};
+use std::sync::Arc;
+
+use everlog::fs::{Fault, FaultFs, Fs, Kept, Op, Rule, SimFs};
 use everlog::{ErrorKind, Journal};
 
 use super::support::{A, disk, dynamic, entry, keep_all, keep_synced, open, payloads, segments, small};
@@ -236,4 +238,28 @@ fn a_journal_that_was_opened_on_a_full_disk_is_there_after_a_power_cut() {
         drop(journal);
     }
     assert!(opened > 3);
+}
+
+/// The opening that would give a journal a name for sure fails for good: it is told, and nobody is given a journal that is closed already.
+#[test]
+fn an_open_that_cannot_make_the_name_sure_is_told_so() {
+    let mut told = 0;
+    for stop in 0..40 {
+        let disk = disk(stop);
+        disk.stop_after(stop);
+        let created = Journal::create_on(dynamic(&disk), small()).is_ok();
+        let disk = disk.kill();
+        if created || Journal::open_on(dynamic(&disk.fork()), small()).is_err() {
+            continue;
+        }
+        let faults = FaultFs::new(dynamic(&disk));
+        faults.add(Rule::on(Op::SyncData, Fault::io_error()).forever());
+        let error = Journal::open_on(Arc::new(faults), small()).unwrap_err();
+        assert!(
+            matches!(error.kind(), ErrorKind::Io | ErrorKind::Unknown),
+            "stop {stop}: {error}"
+        );
+        told += 1;
+    }
+    assert!(told > 0);
 }
