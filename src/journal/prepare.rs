@@ -506,3 +506,6 @@ pub(super) fn write_zeros(file: &dyn File, range: Range<u64>) -> io::Result<()> 
 pub(crate) fn carry_file_len(bytes: u64) -> u64 {
     (BATCHES_AT + bytes + 2 * MARK_ROOM).next_multiple_of(4096)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
