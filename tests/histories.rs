@@ -21,6 +21,8 @@ mod handles;
 mod ids;
 #[path = "histories/logs.rs"]
 mod logs;
+#[path = "histories/many.rs"]
+mod many;
 #[path = "histories/names.rs"]
 mod names;
 #[path = "histories/opening.rs"]

@@ -10,6 +10,7 @@
 
 use super::Shared;
 use super::batch::{What, WriteBatch};
+use super::commit::TERMS_MAX as OPS_MAX;
 use crate::error::Result;
 use crate::format::BATCHES_AT;
 use crate::mutant::{Rule, removed};
@@ -113,7 +114,9 @@ impl Shared {
             batch.push(LogKey(0), What::Floor(floor), &[]);
         }
         for fact in restatements {
-            if bytes + fact.bytes > room && !batch.is_empty() {
+            // The floor joins the last batch.
+            let full = bytes + fact.bytes > room || batch.len() + 1 == OPS_MAX;
+            if full && !batch.is_empty() {
                 self.write_control(std::mem::take(&mut batch))?;
                 bytes = 0;
             }
