@@ -66,6 +66,7 @@ rules! {
 "zeroing":
     WrittenZeros = "a segment is zeros that were written, not a length that was set",
     SpareIsBlank = "a spare is used only if it is blank",
+    FailedCarryIsLeft = "what could not be carried leaves no file to go on in",
     SpareIsUsable = "a spare that cannot be opened is passed over",
 "checksum":
     OpeningCrc = "the checksum of an opening is checked",
@@ -81,6 +82,7 @@ rules! {
     FrameSalt = "the checksum of a frame header includes the salt of its segment",
 "own place":
     FileIsOneSegment = "a file that stands under two names is one segment, or goes",
+    SecondNameMayOutlive = "a second name that outlives a superseded segment is no foreign file",
     HeaderOffset = "a batch header must name the offset at which it stands",
     HeaderSegment = "a batch header must name the segment in which it stands",
     FrameIsWanted = "a frame that is read must be the one that was asked for",
@@ -189,6 +191,8 @@ rules! {
     CarryFile = "a file for whatever must be carried stands ready",
     CarryFileGrows = "a larger entry makes that file larger first",
     UnsyncedBound = "what is unsynced stays within what the reserve can carry",
+    RehomingTakesReserve = "appends wait for the reserve after a re-homing, which may have taken it",
+    RehomedTermsAreOne = "a re-homing syncs once, however its terms fall into batches",
     UnsyncedIsRehomable = "without a file for carrying no more is unsynced than one segment takes over",
     RestatedBytes = "a restatement is measured when it gets its place",
 "view":

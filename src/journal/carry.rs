@@ -29,11 +29,12 @@ impl Shared {
             }
             tracing::warn!(%error, "carrying the tail failed; trying once more in a fresh file");
             self.counters.rehomings.add(1);
-            if let Some(active) = writer.active.take() {
-                writer.discard.push(Segment::name(active.segment.id));
-            }
+            leave(&mut writer);
             self.carry_once(&mut writer, tail, bytes)
         });
+        if carried.is_err() && !removed(Rule::FailedCarryIsLeft) {
+            leave(&mut writer);
+        }
         let payloads_at = carried?;
         self.counters.carried_bytes.add(bytes);
         self.opening_is_durable(&mut writer);
@@ -173,5 +174,12 @@ fn spec(carried: &TailFrame) -> FrameSpec<'_> {
         term: frame.term,
         payload: &carried.payload,
         payload_crc: frame.payload_crc,
+    }
+}
+
+/// The file that failed holds nothing that counts, and is not written to again.
+fn leave(writer: &mut Writer) {
+    if let Some(active) = writer.active.take() {
+        writer.discard.push(Segment::name(active.segment.id));
     }
 }

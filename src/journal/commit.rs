@@ -42,6 +42,8 @@ pub(crate) struct Writer {
     pub(super) unsynced: Vec<Placed>,
     pub(super) unsynced_bytes: u64,
     pub(super) unsynced_terms: usize,
+    /// How many of `todo`, from its front, still stand in the segment that failed, and nowhere else.
+    pub(super) rehomed: usize,
     pub(crate) next_sequence: u64,
     pub(crate) last_time: u64,
     /// Highest floor that a sync covered.
@@ -101,6 +103,7 @@ impl Writer {
             unsynced: Vec::new(),
             unsynced_bytes: 0,
             unsynced_terms: 0,
+            rehomed: 0,
             next_sequence,
             last_time,
             floor,
@@ -260,7 +263,9 @@ impl Shared {
             // Cells and the like never queue for room: what a crash leaves of them must still fit into the file for it.
             let over = writer.unsynced_bytes + cost > self.unsynced_max(writer);
             let over = over && !removed(Rule::UnsyncedBound);
-            if writer.unsynced_terms > TERMS_MAX || over {
+            // In other batches than before the same writes may have more terms; a sync ends the segment where they still stand.
+            let taken_over = writer.rehomed > 0 && !removed(Rule::RehomedTermsAreOne);
+            if (writer.unsynced_terms > TERMS_MAX && !taken_over) || over {
                 self.sync_active(writer, Rule::BatchSync)?;
             }
             let fits = self.fitting(writer);
@@ -423,6 +428,7 @@ impl Shared {
         let frames_at = header_at(active.at, 0);
         active.wrote(&header);
         let writes: Vec<Write> = todo.drain(..count).collect();
+        writer.rehomed = writer.rehomed.saturating_sub(count);
         writer.unsynced_terms += writes.iter().map(Write::terms).sum::<usize>();
         writer.unsynced_bytes += writes.iter().map(|write| write.charge).sum::<u64>();
         writer.unsynced.push(Placed {

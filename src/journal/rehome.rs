@@ -13,6 +13,10 @@ impl Shared {
         tracing::warn!(error = %cause, "a segment failed; what was not synced goes into a fresh one");
         let written = writer.unsynced_bytes;
         self.abandon_active(writer);
+        if !removed(Rule::RehomingTakesReserve) {
+            // It takes whatever file there is, the reserve's too: appends look again whether that stands.
+            self.core.lock().reserve_stands = false;
+        }
         if written > 0 && !removed(Rule::RehomedOpensLast) {
             self.open_for(writer, written)?;
         }
@@ -30,7 +34,6 @@ impl Shared {
                 Err(error) if error.kind() == ErrorKind::NoSpace => return Ok(()),
                 taken => taken?,
             };
-            self.core.lock().reserve_stands = false;
             self.backstage.preparer.wake();
             let opening = self.opening(writer, id, file.len);
             self.activate(writer, id, &file, opening);
@@ -49,6 +52,7 @@ impl Shared {
         for placed in unsynced.filter(|_| !removed(Rule::UnsyncedIsRehomed)) {
             for write in placed.writes.into_iter().rev() {
                 writer.todo.push_front(write);
+                writer.rehomed += 1;
             }
         }
     }

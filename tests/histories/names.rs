@@ -6,7 +6,10 @@ use std::sync::Arc;
 use everlog::fs::{Fault, FaultFs, Fs, Kept, Op, Rule, SimFs};
 use everlog::{ErrorKind, Journal};
 
-use super::support::{A, disk, dynamic, entry, keep_all, keep_synced, open, payloads, segments, small};
+use super::support::{
+    A, disk, dynamic, entry, keep_all, keep_synced, last_segment, one_log, open, payloads, segments, small,
+    try_open, u64_at,
+};
 
 /// Entries that some life was told are durable, and that were handed in.
 #[derive(Clone, Copy, Debug, Default)]
@@ -262,4 +265,64 @@ fn an_open_that_cannot_make_the_name_sure_is_told_so() {
         told += 1;
     }
     assert!(told > 0);
+}
+
+/// A blank segment is renamed to the next id, the process is killed before the sync of that, and the sync of the next opening fails and
+/// forgets it: the file becomes a segment and has the name of an older one, too. The segment is superseded by a carry, and goes; the
+/// old name is left, and says nothing.
+#[test]
+fn a_second_name_that_outlives_its_segment_refuses_no_journal() {
+    for stop in 0..40 {
+        let story = format!("stop {stop}");
+        let disk = disk(stop);
+        let (journal, log) = one_log(&disk);
+        log.append(entry(0, 100)).unwrap();
+        drop((log, journal));
+        disk.stop_after(stop);
+        if let Ok(journal) = try_open(&disk)
+            && let Ok(log) = journal.log(A)
+        {
+            drop(log.append(entry(1, 100)));
+        }
+        let disk = disk.kill();
+        disk.fail_sync_dir("journal", 0, Kept::Nothing);
+        if try_open(&disk).is_ok() {
+            continue;
+        }
+        let journal = open(&disk, &story);
+        let log = journal.log(A).unwrap();
+        let end = log.bounds().unwrap().end;
+        log.append(entry(end, 100)).unwrap();
+        let after = keep_synced(&disk);
+        drop((log, journal));
+        for life in 0..3 {
+            let journal = open(&after, &format!("{story}, life {life}"));
+            assert_eq!(journal.log(A).unwrap().bounds().unwrap().end, end + 1, "{story}");
+        }
+        // What goes with the first opening that is synced.
+        let journal = open(&after, &story);
+        journal.log(A).unwrap().append(entry(end + 1, 100)).unwrap();
+        while journal.work().unwrap() {}
+        for path in segments(&after) {
+            let named = u64::from_str_radix(&path[8..24], 16).unwrap();
+            let held = u64_at(&after.read_raw(&path).unwrap(), 48);
+            assert_eq!(held, named, "{story}: {path}");
+        }
+    }
+}
+
+/// No room for the opening that makes the name sure, told by the sync: the file is left as it is, and nothing goes on in it.
+#[test]
+fn a_file_whose_sync_failed_is_not_written_again() {
+    let config = small().segment_bytes(32 << 10);
+    let disk = disk(1);
+    let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+    let disk = disk.kill();
+    drop(journal);
+    let faults = FaultFs::new(Arc::new(disk.clone()));
+    faults.add(Rule::on(Op::SyncData, Fault::no_space()).times(2));
+    let journal = Journal::open_on(Arc::new(faults), config).unwrap();
+    let failed = last_segment(&disk);
+    journal.create_log(A, 0).unwrap().append(b"x").unwrap();
+    assert_ne!(last_segment(&disk), failed);
 }

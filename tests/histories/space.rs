@@ -1,7 +1,7 @@
 //! The full disk: met at admission, where nothing has happened yet; the reserve serves what frees space and what a node
 //! must never be refused.
 
-use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::fs::{Fault, FaultFs, Gate, Kept, Op, Rule, SimFs};
 use everlog::{Background, EntryId, ErrorKind, Journal, Log, LogKey, WriteBatch};
 use std::sync::Arc;
 
@@ -533,4 +533,40 @@ fn cells_that_are_set_again_leave_few_segments() {
     let freed = journal.metrics().segments_freed;
     assert!(freed > 80, "{freed} segments were freed");
     assert_eq!(log.cell(0).unwrap().unwrap()[..], entry(99, 3000));
+}
+
+/// On a full disk a failed sync takes the reserve's file; appends wait until it stands again, as they do when a cell took it, or
+/// nothing could be purged any more.
+#[test]
+fn appends_wait_after_a_rehoming_took_the_reserve() {
+    let full = |disk: &SimFs| disk.set_capacity(usage(disk).0.div_ceil(4096) * 4096);
+    let count = {
+        let disk = disk(1);
+        let (_journal, log) = one_log(&disk);
+        full(&disk);
+        append_until_full(&log, 0).0
+    };
+    for fails in [false, true] {
+        let disk = disk(1);
+        let (journal, log) = one_log(&disk);
+        full(&disk);
+        for i in 0..count - 1 {
+            log.append(entry(i, 900)).unwrap();
+        }
+        if fails {
+            disk.fail_sync("journal/", 0, Kept::Nothing);
+        }
+        log.append(entry(count - 1, 900)).unwrap();
+        assert_eq!(journal.metrics().rehomings, u64::from(fails));
+        full(&disk);
+        append_until_full(&log, count);
+        while log.append(b"").is_ok() {}
+        let set = log.set(0, [7; 300]);
+        let purged = log.purge_to(count - 2);
+        assert!(
+            set.is_ok() && purged.is_ok(),
+            "fails: {fails}; {set:?}, {purged:?}"
+        );
+        assert!(journal.reclaim().unwrap().segments > 0, "fails: {fails}");
+    }
 }

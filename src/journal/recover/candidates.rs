@@ -85,7 +85,7 @@ pub(super) fn read(context: &mut Context<'_>) -> Result<Candidates> {
     };
     candidates.find_second_names(context)?;
     if candidates.all.is_empty() {
-        candidates.refuse_misnamed(0)?;
+        candidates.refuse_misnamed(&[])?;
         return Err(no_journal(context));
     }
     if !removed(Rule::OpeningJournal) {
@@ -254,9 +254,9 @@ impl Candidates {
         Ok(())
     }
 
-    /// Refuses a file that holds another segment than its name says. Below the floor it is a left-over under either name.
-    pub(super) fn refuse_misnamed(&self, floor: u64) -> Result<()> {
-        let explained = |file: &&Misnamed| file.second || self.is_left_over(file, floor);
+    /// Refuses a file that holds another segment than its name says, unless `left_over` has its name.
+    pub(super) fn refuse_misnamed(&self, left_over: &[u64]) -> Result<()> {
+        let explained = |file: &&Misnamed| file.second || left_over.contains(&file.id);
         match self.misnamed.iter().find(|file| !explained(file)) {
             _ if removed(Rule::OpeningSegment) => Ok(()),
             None => Ok(()),
@@ -271,12 +271,19 @@ impl Candidates {
         }
     }
 
-    /// Whether neither the name of `file` nor the segment in it is one that a journal with this floor needs.
-    pub(super) fn is_left_over(&self, file: &Misnamed, floor: u64) -> bool {
-        let ours = self
-            .newest()
-            .is_some_and(|newest| newest.opening.uuid == file.opening.uuid);
-        ours && file.id < floor && file.opening.segment < floor
+    /// The names of files in which there is a segment that the journal does not need, under the name of another one that is not there:
+    /// what is below the floor under either name, and the second name of a segment that was superseded, whose own name went first. No
+    /// segment from the floor to `last` goes back to that.
+    pub(super) fn left_over(&self, floor: u64, walked: &BTreeSet<u64>, last: &Segment) -> Vec<u64> {
+        let files = self.misnamed.iter().filter(|file| !file.second);
+        let ours = files.filter(|file| file.opening.uuid == last.opening.uuid);
+        let unneeded = ours.filter(|file| {
+            let held = file.opening.segment;
+            let superseded =
+                held < last.id && !walked.contains(&held) && !removed(Rule::SecondNameMayOutlive);
+            superseded || (file.id < floor && held < floor)
+        });
+        unneeded.map(|file| file.id).collect()
     }
 
     /// The identities of the files with a segment in them, which all but those of the ids `blank` are.

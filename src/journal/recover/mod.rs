@@ -70,6 +70,8 @@ pub(crate) struct Recovered {
     /// Files (paths below the root) that the journal does not need. They may be removed once this life has synced an
     /// opening, and not before.
     pub(crate) discard: Vec<String>,
+    /// Names that hold a segment which nobody needs, under a wrong name.
+    left_over: Vec<u64>,
     /// Ids above the last segment whose files are full of zeros, ascending: they were named ahead of need.
     pub(crate) blank: Vec<u64>,
     /// The identities of all files that hold, or held, a segment. Empty in a view.
@@ -188,7 +190,7 @@ fn attempt(
     let listed = Instant::now();
     let judged = judge(&mut context, &candidates, listed);
     // What a file under a wrong name makes of the rest is no matter, unless it is a left-over.
-    candidates.refuse_misnamed(judged.as_ref().map_or(0, |recovered| recovered.floor))?;
+    candidates.refuse_misnamed(judged.as_ref().map_or(&[], |recovered| &recovered.left_over))?;
     let mut recovered = judged?;
     recovered.report.list = listed - started;
     recovered.report.total = started.elapsed();
@@ -307,6 +309,7 @@ fn assemble(
             Mode::Writer => candidates.identities(&blank)?,
             Mode::View { .. } => BTreeSet::new(),
         },
+        left_over: candidates.left_over(chain.floor, &chain.ids(last), last),
         discard: discard(candidates, &chain, last, &survey, &blank),
         blank,
         logs,
@@ -448,9 +451,8 @@ fn discard(
         .iter()
         .filter(|id| !kept(id))
         .map(|id| Segment::index_name(*id));
-    let misnamed = candidates.misnamed.iter();
-    let left_over = misnamed.filter(|file| !file.second && candidates.is_left_over(file, floor));
-    let misnamed = left_over.map(|file| Segment::name(file.id));
+    let left_over = candidates.left_over(floor, &chain.ids(last), last);
+    let misnamed = left_over.into_iter().map(Segment::name);
     segments.chain(indexes).chain(misnamed).collect()
 }
 
