@@ -98,3 +98,17 @@ fn an_iterator_goes_on_into_entries_that_were_written_behind_it() {
         }
     }
 }
+
+/// An index at which nothing was ever is not there; one below the beginning was purged.
+#[test]
+fn an_empty_log_says_of_each_index_why_there_is_no_entry() {
+    let disk = disk(4);
+    let (_journal, log) = one_log(&disk);
+    assert_eq!(log.entry(0).unwrap_err().kind(), ErrorKind::NotFound);
+    for i in 0..3 {
+        log.append(entry(i, 10)).unwrap();
+    }
+    log.purge_to(3).unwrap();
+    assert_eq!(log.entry(2).unwrap_err().kind(), ErrorKind::Purged);
+    assert_eq!(log.entry(3).unwrap_err().kind(), ErrorKind::NotFound);
+}

@@ -14,6 +14,7 @@ use crate::sync::Arc;
 use super::super::Uuid;
 use super::super::report::FindingKind;
 use super::Context;
+use super::chain::Chain;
 
 /// Ids above this are nobody's: half of what the format allows.
 const ID_MAX: u64 = NUMBER_MAX >> 1;
@@ -271,17 +272,16 @@ impl Candidates {
         }
     }
 
-    /// The names of files in which there is a segment that the journal does not need, under the name of another one that is not there:
-    /// what is below the floor under either name, and the second name of a segment that was superseded, whose own name went first. No
-    /// segment from the floor to `last` goes back to that.
-    pub(super) fn left_over(&self, floor: u64, walked: &BTreeSet<u64>, last: &Segment) -> Vec<u64> {
+    /// The names of files in which there is a segment that the journal does not need, under the name of another one: below the floor,
+    /// or superseded, and its own name went before a second one. None of those that count goes back to it. What only a floor above
+    /// `floor` lets go is left out.
+    pub(super) fn left_over(&self, chain: &Chain, last: &Segment, floor: u64) -> Vec<u64> {
         let files = self.misnamed.iter().filter(|file| !file.second);
         let ours = files.filter(|file| file.opening.uuid == last.opening.uuid);
         let unneeded = ours.filter(|file| {
             let held = file.opening.segment;
-            let superseded =
-                held < last.id && !walked.contains(&held) && !removed(Rule::SecondNameMayOutlive);
-            superseded || (file.id < floor && held < floor)
+            let goes = held < last.id && !(floor..chain.floor).contains(&held) && !chain.has(held);
+            goes && (!removed(Rule::SecondNameMayOutlive) || file.id.max(held) < floor)
         });
         unneeded.map(|file| file.id).collect()
     }

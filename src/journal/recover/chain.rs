@@ -1,8 +1,6 @@
 //! The walk from the last segment back to the floor: which segments the journal consists of, where each ends, and that
 //! each is there up to that end.
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -68,10 +66,8 @@ pub(crate) struct Counted {
 }
 
 impl Chain {
-    /// The ids of all its segments, and of `last`, which may not be one of them.
-    pub(super) fn ids(&self, last: &Segment) -> BTreeSet<u64> {
-        let links = self.links.iter().map(|link| link.segment.id);
-        links.chain([last.id]).collect()
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.links.iter().any(|link| link.segment.id == id)
     }
 
     pub(super) fn new() -> Chain {

@@ -309,7 +309,7 @@ fn assemble(
             Mode::Writer => candidates.identities(&blank)?,
             Mode::View { .. } => BTreeSet::new(),
         },
-        left_over: candidates.left_over(chain.floor, &chain.ids(last), last),
+        left_over: candidates.left_over(&chain, last, chain.floor),
         discard: discard(candidates, &chain, last, &survey, &blank),
         blank,
         logs,
@@ -451,7 +451,7 @@ fn discard(
         .iter()
         .filter(|id| !kept(id))
         .map(|id| Segment::index_name(*id));
-    let left_over = candidates.left_over(floor, &chain.ids(last), last);
+    let left_over = candidates.left_over(chain, last, floor);
     let misnamed = left_over.into_iter().map(Segment::name);
     segments.chain(indexes).chain(misnamed).collect()
 }

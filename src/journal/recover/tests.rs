@@ -3,6 +3,7 @@
 mod chains;
 mod damage;
 mod forged;
+mod misnamed;
 mod rot;
 mod views;
 

@@ -155,7 +155,7 @@ fn a_predecessor_without_an_opening_is_damage() {
 }
 
 /// S4 restates what S1 to S3 held and moves the floor; of those only S2 was unlinked before the crash.
-fn floored(proven: bool) -> SimFs {
+pub(super) fn floored(proven: bool) -> SimFs {
     let disk = made::disk();
     let made = three_segments();
     save_all(&disk, &made);

@@ -156,3 +156,22 @@ fn damage_that_is_seen_twice_is_damage_beside_a_writer_too() {
             .any(|finding| finding.kind == FindingKind::Missing)
     );
 }
+
+/// Beside a writer files go; one that the system does not open has not gone.
+#[test]
+fn what_cannot_be_opened_beside_a_writer_has_not_gone() {
+    use crate::fs::{Fault, FaultFs, Op, Rule};
+    let disk = made::disk();
+    for made in chains::three_segments() {
+        made.save(&disk);
+    }
+    let faults = FaultFs::new(Arc::new(disk));
+    faults.add(Rule::on(Op::Open, Fault::io_error()).path(&name(2)).forever());
+    let fs: Arc<dyn Fs> = Arc::new(faults);
+    for mode in [Mode::Writer, Mode::View { live: true }] {
+        let Err(error) = recover(&fs, &Config::new(), mode) else {
+            panic!("it opened")
+        };
+        assert_eq!(error.kind(), ErrorKind::Io);
+    }
+}
