@@ -280,8 +280,9 @@ impl Candidates {
         let ours = files.filter(|file| file.opening.uuid == last.opening.uuid);
         let unneeded = ours.filter(|file| {
             let held = file.opening.segment;
-            let goes = held < last.id && !(floor..chain.floor).contains(&held) && !chain.has(held);
-            goes && (!removed(Rule::SecondNameMayOutlive) || file.id.max(held) < floor)
+            let below = file.id.max(held) < floor;
+            let spared = chain.spares(held, last) && !(floor..chain.floor).contains(&held);
+            below || (spared && !removed(Rule::SecondNameMayOutlive))
         });
         unneeded.map(|file| file.id).collect()
     }

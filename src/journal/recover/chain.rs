@@ -66,8 +66,12 @@ pub(crate) struct Counted {
 }
 
 impl Chain {
-    pub(super) fn has(&self, id: u64) -> bool {
-        self.links.iter().any(|link| link.segment.id == id)
+    /// Whether the journal can do without the segment `id`, below `last`: the walk went down to the floor without it. One that was
+    /// lenient may have ended before, where something is missing.
+    pub(super) fn spares(&self, id: u64, last: &Segment) -> bool {
+        let lowest = self.links.first().map_or(last, |link| &*link.segment);
+        let whole = lowest.opening.pred.is_none_or(|pred| pred.segment < self.floor);
+        whole && id < last.id && self.links.iter().all(|link| link.segment.id != id)
     }
 
     pub(super) fn new() -> Chain {

@@ -165,3 +165,23 @@ fn what_a_view_reads_around_damage_is_counted() {
         assert_eq!((found.batches, found.entries), (6, 5), "{id}");
     }
 }
+
+/// Where a view finds nothing at the place of a segment that is needed, it has not come down to where it could say what is not.
+#[test]
+fn a_view_refuses_a_misnamed_file_that_is_missed() {
+    let disk = made::disk();
+    let [first, second, third] = three_segments();
+    first.save(&disk);
+    third.save(&disk);
+    save_as(&disk, 9, &second);
+    for mode in [
+        Mode::Writer,
+        Mode::View { live: false },
+        Mode::View { live: true },
+    ] {
+        let Err(error) = try_mode(&disk, mode) else {
+            panic!("it opened")
+        };
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+}
