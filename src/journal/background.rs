@@ -94,10 +94,14 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result<()> {
 impl Shared {
     fn committer_loop(&self) {
         while !self.backstage.stopping.load(Ordering::Acquire) {
-            while self.queue.lead(self) {}
+            let led = self.queue.lead(self);
             let seen = self.backstage.activity.lock().stamp();
             let now = Instant::now();
+            // Between the groups, too: a stream of relaxed writes that never pauses must not put off the sync of the first of them.
             let deadline = self.tend(now);
+            if led {
+                continue;
+            }
             // What a commit makes due comes after one of these; a later deadline must not be slept through.
             let near = self.config.relaxed_delay.min(self.config.mark_delay);
             if deadline.is_none_or(|at| at.saturating_duration_since(now) > near) {
