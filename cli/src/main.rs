@@ -14,6 +14,7 @@ mod findings;
 mod journal;
 mod output;
 mod progress;
+mod snapshot;
 mod stat;
 mod verify;
 
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Snapshot { command } => snapshot::run(&command),
         Command::Drill(args) => drill::run(&args),
         Command::DrillChild { dir, mix } => drill::run_child(&dir, mix),
     };
