@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::TABLE;
-use crate::snapshot::args::SnapshotCommand;
+use crate::snapshot::args::{RestoreArgs, SnapshotCommand};
 
 /// Look into, verify, fill and drill an everlog journal.
 #[derive(Debug, Parser)]
@@ -39,6 +39,9 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: SnapshotCommand,
     },
+    /// Make a new journal, in another directory, of the snapshots of this one and the entries behind them
+    #[command(after_help = TABLE)]
+    Restore(RestoreArgs),
     /// Kill a writing process again and again and check that nothing acknowledged is lost
     #[command(after_help = TABLE)]
     Drill(DrillArgs),

@@ -32,6 +32,11 @@ fn help_teaches_each_command() {
         let text = snapshot([command, "--help"]).fine().text();
         assert!(text.contains("Exit codes:") && text.contains("--json"), "{text}");
     }
+    let text = everlog(["restore", "--help"]).fine().text();
+    assert!(
+        text.contains("absent or empty") && text.contains("Exit codes:"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -391,4 +396,6 @@ fn a_missing_permission_is_named() {
     }
     let path = path.display().to_string();
     snapshot(["list", &dir]).refuses(2, &[&path, "ermission"]);
+    let target = place.path("new").display().to_string();
+    everlog(["restore", &dir, &target]).refuses(2, &[&path, "ermission"]);
 }

@@ -1,4 +1,4 @@
-//! The command line of `snapshot`.
+//! The command line of `snapshot` and `restore`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -137,6 +137,23 @@ pub(crate) struct GcArgs {
     /// Only say which snapshots would go
     #[arg(long)]
     pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// Directory of the journal, with its snapshots; only read, damaged or in use as it may be
+    pub(crate) dir: PathBuf,
+    /// Directory of the new journal, absent or empty
+    #[arg(value_name = "DIR2")]
+    pub(crate) target: PathBuf,
+    /// Begin its log with this snapshot, the first digits of its name; the newest of each log that verifies if not given
+    #[arg(long, value_name = "ID")]
+    pub(crate) snapshot: Option<String>,
+    /// Copy no entries: each log as its snapshot has it
+    #[arg(long)]
+    pub(crate) no_entries: bool,
     #[command(flatten)]
     pub(crate) format: Format,
 }
