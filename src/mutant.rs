@@ -226,6 +226,10 @@ rules! {
     ReadBackIsChecked = "a snapshot is committed only if its chunks read back",
     SnapshotIndexCrc = "the checksum of an index of a snapshot is checked",
     SnapshotVersion = "a newer version of packs and indexes is refused",
+    PinSync = "a pin is synced before it gets its name",
+    PinNameSync = "the name of a pin is synced before a snapshot counts as pinned",
+    PinsAreLoaded = "a pin counts in every process, and not only where it was made",
+    UnreadablePinHolds = "a pin that cannot be read holds its snapshot",
     MissingPackLooksAgain = "a view whose pack is missing reads the index again",
 "engine":
     ApplyDurable = "an entry is applied, and replied to, when a sync covered it",

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::exit::TABLE;
+use crate::snapshot::args::{RestoreArgs, SnapshotCommand};
 
 /// Look into, verify, fill and drill an everlog journal.
 #[derive(Debug, Parser)]
@@ -32,6 +33,15 @@ pub(crate) enum Command {
     /// Print openings, batches and frames with their offsets, for debugging
     #[command(after_help = TABLE)]
     Dump(DumpArgs),
+    /// Look into, check, carry, pin and free the snapshots of a journal
+    #[command(after_help = TABLE, arg_required_else_help = true)]
+    Snapshot {
+        #[command(subcommand)]
+        command: SnapshotCommand,
+    },
+    /// Make a new journal, in another directory, of the snapshots of this one and the entries behind them
+    #[command(after_help = TABLE)]
+    Restore(RestoreArgs),
     /// Kill a writing process again and again and check that nothing acknowledged is lost
     #[command(after_help = TABLE)]
     Drill(DrillArgs),

@@ -11,7 +11,7 @@ Exit codes:
   0  fine
   1  a finding: damage or loss
   2  could not run, wrong usage included
-  3  another process holds the journal
+  3  another process holds the journal, or its snapshots
   4  no space left
   5  written by a newer version";
 
@@ -24,7 +24,7 @@ pub(crate) enum Exit {
     Finding,
     /// Nothing could be said: wrong usage, no such journal, a refused system call.
     CouldNotRun,
-    /// Another process holds the journal.
+    /// Another process holds the journal, or its snapshots.
     Locked,
     /// The disk is full.
     NoSpace,
@@ -48,6 +48,18 @@ impl Exit {
             Exit::NoSpace => 4,
             Exit::Unsupported => 5,
         }
+    }
+
+    /// The row of findings of these kinds: damage, unless all that is wrong is that they are newer.
+    pub(crate) fn of_findings(kinds: impl IntoIterator<Item = ErrorKind>) -> Exit {
+        let mut exit = Exit::Fine;
+        for kind in kinds {
+            match kind {
+                ErrorKind::Unsupported if exit != Exit::Finding => exit = Exit::Unsupported,
+                _ => exit = Exit::Finding,
+            }
+        }
+        exit
     }
 
     fn of(kind: ErrorKind) -> Exit {

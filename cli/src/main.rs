@@ -14,6 +14,8 @@ mod findings;
 mod journal;
 mod output;
 mod progress;
+mod restore;
+mod snapshot;
 mod stat;
 mod verify;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
         Command::Stat(args) => stat::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Snapshot { command } => snapshot::run(&command),
+        Command::Restore(args) => restore::run(&args),
         Command::Drill(args) => drill::run(&args),
         Command::DrillChild { dir, mix } => drill::run_child(&dir, mix),
     };

@@ -1,4 +1,4 @@
-//! The decoder of headers of packs: any bytes, as they are and with checksums that agree, must be decoded or refused, never panic.
+//! The decoders of headers of packs and exports: any bytes, as they are and with checksums that agree, must be decoded or refused, never panic.
 
 #![no_main]
 
@@ -9,4 +9,6 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|bytes: &[u8]| {
     let _ = decode::pack(bytes);
     let _ = decode::pack(&checksum::pack(bytes));
+    let _ = decode::export(bytes);
+    let _ = decode::export(&checksum::pack(bytes));
 });

@@ -51,8 +51,8 @@ pub(crate) use index::{INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun,
 pub(crate) use opening::{BATCHES_AT, COPY_AT, End, OPENING_LEN, Opening, VERSION, write_opening_blocks};
 #[cfg(feature = "snapshot")]
 pub(crate) use snapshot::{
-    CHUNK_LEN_MAX, ChunkPlace, Codec, INDEX_LEN_MAX, METADATA_LEN_MAX, PACK_HEADER_LEN, PackHeader,
-    SnapshotIndex,
+    CHUNK_LEN_MAX, ChunkPlace, Codec, EXPORT_HEADER_LEN, ExportHeader, INDEX_LEN_MAX, METADATA_LEN_MAX,
+    OWNER_LEN_MAX, PACK_HEADER_LEN, PIN_LEN_MAX, PackHeader, SnapshotIndex, SnapshotPin,
 };
 
 /// Bound on the length of a segment file, so that the position of any frame header, divided by 8, fits 32 bits.

@@ -94,6 +94,22 @@ pub fn pack(bytes: &[u8]) -> Result<()> {
         .map_err(refused)
 }
 
+/// `bytes` are the file of a pin.
+#[cfg(feature = "snapshot")]
+pub fn pin(bytes: &[u8]) -> Result<()> {
+    let pin = crate::format::SnapshotPin::decode(bytes).map_err(refused)?;
+    debug_assert!(crate::format::SnapshotPin::decode(&pin.encode()) == Ok(pin));
+    Ok(())
+}
+
+/// The header of an export stands at the start of `bytes`.
+#[cfg(feature = "snapshot")]
+pub fn export(bytes: &[u8]) -> Result<()> {
+    crate::format::ExportHeader::decode(bytes)
+        .map(drop)
+        .map_err(refused)
+}
+
 fn len(bytes: u32) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

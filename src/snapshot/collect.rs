@@ -17,6 +17,7 @@ use super::info::Snapshot;
 use super::names::{self, ChunkName, SnapshotId};
 use super::pack_upload::PackUpload;
 use super::packs::Packs;
+use super::pin::PinInfo;
 use super::state::State;
 use super::store::{Shared, Store};
 use crate::error::{Error, ErrorKind, Result};
@@ -38,6 +39,8 @@ pub struct Collected {
     pub freed_bytes: u64,
     /// Bytes that were copied.
     pub copied_bytes: u64,
+    /// Pins that had expired, and whose files were removed.
+    pub expired: Vec<PinInfo>,
     /// Why packs stay that could go, if they do: an index cannot be read, or a removal failed.
     pub kept_because: Option<Error>,
 }
@@ -52,10 +55,20 @@ impl Store {
     /// Errors: `Invalid` in a view; `NoSpace` and `Io` from the system: some of it may be done. A chunk that cannot be copied because it is damaged
     /// stays where it is.
     pub fn collect(&self, retention: &Retention) -> Result<Collected> {
+        self.collect_watched(retention, &mut |_, _| {})
+    }
+
+    /// The same; `progress` is told how many stored bytes were copied out of packs that are mostly not needed, and of how many: what takes
+    /// time.
+    pub fn collect_watched(
+        &self,
+        retention: &Retention,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Collected> {
         self.shared.writable()?;
         let _changing = self.shared.changing.lock();
         let victims = self.shared.victims(retention)?;
-        self.shared.remove_and_free(victims)
+        self.shared.remove_and_free(victims, progress)
     }
 
     /// Removes one snapshot, newest or not, and frees its space as [`collect`](Store::collect) does.
@@ -69,14 +82,17 @@ impl Store {
             if !state.snapshots.contains_key(&id) {
                 return Err(self.shared.no_snapshot(id));
             }
-            if state.is_in_use(id, self.shared.objects.now_micros()) {
-                return Err(Error::new(
-                    ErrorKind::Busy,
-                    format!("snapshot {id} is pinned, or being read"),
-                ));
+            let now = self.shared.objects.now_micros();
+            if state.is_in_use(id, now) {
+                let owners = state.owners(id, now);
+                let by = match owners.is_empty() {
+                    true => "being read".to_owned(),
+                    false => format!("pinned by {}", owners.join(", ")),
+                };
+                return Err(Error::new(ErrorKind::Busy, format!("snapshot {id} is {by}")));
             }
         }
-        self.shared.remove_and_free(vec![id])
+        self.shared.remove_and_free(vec![id], &mut |_, _| {})
     }
 
     /// Gives up the indexes that cannot be read, those of a newer version included, so that the packs that only they needed can be
@@ -116,7 +132,11 @@ impl Shared {
     }
 
     /// Removes indexes, then what nothing needs any more. `changing` is held.
-    fn remove_and_free(&self, victims: Vec<SnapshotId>) -> Result<Collected> {
+    fn remove_and_free(
+        &self,
+        victims: Vec<SnapshotId>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Collected> {
         let mut done = Collected::default();
         if removed(Rule::IndexGoesFirst) {
             let kept = self.state.lock().snapshots.clone();
@@ -129,6 +149,8 @@ impl Shared {
             let mut state = self.state.lock();
             // Looked at again: a reader may have come since they were chosen, and none comes once they are forgotten.
             let now = self.objects.now_micros();
+            let expired = state.expire_pins(now);
+            done.expired = expired.iter().map(|file| self.pin_info(file, now)).collect();
             done.removed = victims;
             done.removed.retain(|id| !state.is_in_use(*id, now));
             for index in done.removed.iter().filter_map(|id| state.snapshots.get(id)) {
@@ -139,17 +161,20 @@ impl Shared {
             state.stale.extend(going);
         }
         self.remove_stale()?;
+        for pin in &done.expired {
+            tracing::info!(id = %pin.snapshot, owner = ?pin.owner, "a pin expired, and was removed");
+        }
         for id in &done.removed {
             tracing::info!(%id, "a snapshot was removed");
         }
-        self.rewrite(&mut done)?;
+        self.rewrite(&mut done, progress)?;
         self.remove_stale()?;
         self.free(&mut done)?;
         Ok(done)
     }
 
-    /// Removes the index objects that do not count any more.
-    fn remove_stale(&self) -> Result<()> {
+    /// Removes the indexes and pins that do not count any more. `changing` is held.
+    pub(super) fn remove_stale(&self) -> Result<()> {
         let stale = self.state.lock().stale.clone();
         if stale.is_empty() || removed(Rule::StaleGoesFirst) {
             return Ok(());
@@ -226,7 +251,7 @@ impl Shared {
 
     /// Copies what is needed of packs that are mostly not, and replaces the indexes that name them. The packs themselves are freed
     /// afterwards, like any other that nothing needs.
-    fn rewrite(&self, done: &mut Collected) -> Result<()> {
+    fn rewrite(&self, done: &mut Collected, progress: &mut dyn FnMut(u64, u64)) -> Result<()> {
         if self.keeps_packs().is_some() || self.config.rewrite_below_percent == 0 {
             return Ok(());
         }
@@ -246,7 +271,7 @@ impl Shared {
         if sparse.is_empty() {
             return Ok(());
         }
-        let (moved, copied) = self.copy(&sparse)?;
+        let (moved, copied) = self.copy(&sparse, progress)?;
         done.copied_bytes = copied;
         done.packs_rewritten = sparse.len() as u64;
         if removed(Rule::RewriteBeforeRemoval) {
@@ -258,7 +283,11 @@ impl Shared {
 
     /// Copies every chunk that a snapshot needs of the packs into a new one: where each went, and how many bytes that were. What
     /// is damaged stays where it is, and keeps its pack.
-    fn copy(&self, packs: &BTreeSet<u64>) -> Result<(HashMap<ChunkName, ChunkPlace>, u64)> {
+    fn copy(
+        &self,
+        packs: &BTreeSet<u64>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<(HashMap<ChunkName, ChunkPlace>, u64)> {
         let places: BTreeMap<(u64, u64), ChunkPlace> = {
             let state = self.state.lock();
             let chunks = state.snapshots.values().flat_map(|index| &index.chunks);
@@ -269,7 +298,11 @@ impl Shared {
         let mut into: Option<PackUpload> = None;
         let mut moved = HashMap::new();
         let mut bytes = Vec::new();
+        let total = places.values().map(|place| u64::from(place.stored_len)).sum();
+        let mut read = 0;
         for place in places.values() {
+            progress(read, total);
+            read += u64::from(place.stored_len);
             match from.read(place, &mut bytes) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Io => return Err(error),

@@ -4,8 +4,12 @@
 use std::fmt::Debug;
 use std::io::{self, ErrorKind};
 
+use super::config::{Retention, StoreConfig};
+use super::info::Draft;
 use super::objects::Objects;
+use super::store::Store;
 use crate::sync::{Arc, thread};
+use crate::types::{EntryId, LogKey};
 
 /// Runs the whole suite; each part gets a fresh, empty place from `make`.
 ///
@@ -20,7 +24,7 @@ use crate::sync::{Arc, thread};
 ///
 /// At the first promise that is not kept; the message names it.
 pub fn check(make: &dyn Fn() -> Arc<dyn Objects>) {
-    let parts: [fn(&Arc<dyn Objects>); 8] = [
+    let parts: [fn(&Arc<dyn Objects>); 9] = [
         a_ready_place_lists_nothing,
         an_object_is_seen_whole_or_not_at_all,
         a_dropped_upload_leaves_nothing,
@@ -29,6 +33,7 @@ pub fn check(make: &dyn Fn() -> Arc<dyn Objects>) {
         deleted_objects_are_gone_and_can_be_read_to_their_end,
         one_process_has_the_lock,
         concurrent_uploads_do_not_mix,
+        a_pin_outlives_its_store,
     ];
     for part in parts {
         let place = make();
@@ -154,6 +159,33 @@ fn concurrent_uploads_do_not_mix(place: &Arc<dyn Objects>) {
         let byte = number.parse::<u8>().expect("a number") * 16 + round.parse::<u8>().expect("a number");
         assert!(bytes == vec![byte; 1000], "{name} holds something else");
     }
+}
+
+/// What the names, the clock and the lock are good for: a snapshot that one process pinned stays in the next ones.
+fn a_pin_outlives_its_store(place: &Arc<dyn Objects>) {
+    let open = || {
+        let store = Store::open_in(Arc::clone(place), StoreConfig::new());
+        store.expect("a store opens here")
+    };
+    let ids = {
+        let store = open();
+        let ids = [1, 2].map(|index| {
+            let draft = Draft::new(LogKey(1), EntryId::new(1, index));
+            let committed = store.create(draft).and_then(super::Creation::commit);
+            committed.expect("a snapshot is committed").snapshot.id
+        });
+        store.pin_durably(ids[0], "me", None).expect("it is pinned");
+        ids
+    };
+    let collect = || {
+        let store = open();
+        let collected = store.collect(&Retention::new().newest(1));
+        collected.expect("it is collected").removed
+    };
+    assert_eq!(collect(), [], "what the store before has pinned stays");
+    let unpinned = open().unpin(ids[0], "me").expect("it is unpinned");
+    assert!(unpinned, "the pin was found");
+    assert_eq!(collect(), [ids[0]], "what nobody pins any more goes");
 }
 
 fn put(place: &Arc<dyn Objects>, name: &str, bytes: &[u8]) {

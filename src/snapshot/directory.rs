@@ -226,6 +226,8 @@ fn is_unfinished(name: &str) -> bool {
 fn rules(name: &str) -> (Rule, Rule) {
     if super::names::parse_pack(name).is_some() {
         (Rule::SnapshotPackSync, Rule::SnapshotPackNameSync)
+    } else if super::names::parse_pin(name).is_some() {
+        (Rule::PinSync, Rule::PinNameSync)
     } else {
         (Rule::SnapshotIndexSync, Rule::SnapshotIndexNameSync)
     }

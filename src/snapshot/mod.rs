@@ -32,6 +32,7 @@
 //! - **Nothing wrong is ever read.** Each chunk is verified by its name before a byte of it is returned.
 //! - **Sharing rests on proof.** A chunk is shared with a committed snapshot only if it was read there, past the cache, and is
 //!   what it should be, since the store was opened. One that is not is stored anew.
+//! - **A pin holds** in every process until it expires or is taken back ([`pin_durably`](Store::pin_durably)); one that cannot be read holds, too.
 //! - **Collecting is safe** beside creations, readers, other processes that look, and at a crash anywhere.
 //!
 //! # What is not
@@ -49,6 +50,7 @@ mod config;
 pub mod contract;
 mod create;
 mod directory;
+mod export;
 mod info;
 mod memory;
 mod names;
@@ -65,11 +67,12 @@ pub use collect::Collected;
 pub use config::{Compression, Retention, StoreConfig};
 pub use create::Creation;
 pub use directory::Directory;
+pub use export::Import;
 pub use info::{ChunkInfo, Committed, Count, Damage, Draft, Origin, ReadBack, Snapshot};
 pub use memory::Memory;
 pub use names::{ChunkName, SnapshotId};
 pub use objects::{Object, Objects, Upload};
-pub use pin::Pin;
+pub use pin::{Pin, PinInfo};
 pub use read::Reader;
 pub use store::Store;
 pub use verify::{ScrubPosition, Scrubbed, Verified};

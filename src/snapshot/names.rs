@@ -92,5 +92,16 @@ pub(super) fn parse_index(name: &str) -> Option<(SnapshotId, u64)> {
     Some((SnapshotId(parse_hash(id)?), parse_number(generation)?))
 }
 
+/// The object of a pin: the snapshot that it holds can be told when it cannot be read.
+pub(super) fn pin(id: SnapshotId, generation: u64) -> String {
+    format!("{id}-{generation:016x}{PIN}")
+}
+
+pub(super) fn parse_pin(name: &str) -> Option<(SnapshotId, u64)> {
+    let (id, generation) = name.strip_suffix(PIN)?.split_once('-')?;
+    Some((SnapshotId(parse_hash(id)?), parse_number(generation)?))
+}
+
 const PACK: &str = ".pack";
 const INDEX: &str = ".snap";
+const PIN: &str = ".pin";

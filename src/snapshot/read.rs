@@ -20,7 +20,7 @@ use crate::sync::Arc;
 /// What is verified is what the system returns, perhaps from its cache: to see what the medium holds, [`verify`](super::Store::verify).
 pub struct Reader {
     shared: Arc<Shared>,
-    index: Arc<SnapshotIndex>,
+    pub(super) index: Arc<SnapshotIndex>,
     packs: Packs,
     /// Where each chunk ends.
     ends: Vec<u64>,

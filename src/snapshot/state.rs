@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::names::{self, ChunkName, SnapshotId};
 use crate::error::Error;
-use crate::format::{ChunkPlace, SnapshotIndex};
+use crate::format::{ChunkPlace, SnapshotIndex, SnapshotPin};
 use crate::mutant::{Rule, removed};
 use crate::sync::Arc;
 
@@ -18,10 +18,15 @@ pub(super) struct State {
     held: HashMap<u64, usize>,
     /// How many readers a snapshot has.
     read: HashMap<SnapshotId, usize>,
+    /// Pins that end with this process.
     pins: Vec<PinnedBy>,
+    /// Pins that are files, of each owner the one that counts.
+    pin_files: Vec<PinFile>,
+    /// The highest generation of any pin so far, be it one that failed.
+    last_pin: u64,
     /// Index objects that cannot be read, with the reason: what they name is not known.
     pub(super) unreadable: BTreeMap<String, Error>,
-    /// Older generations, and indexes whose removal failed: to be removed.
+    /// Older generations, indexes whose removal failed, and pins that are over: to be removed.
     pub(super) stale: Vec<String>,
     /// Chunks that were found not to be as they should be.
     damaged: HashSet<ChunkName>,
@@ -37,10 +42,30 @@ pub(super) struct Known {
 }
 
 #[derive(Clone, Debug)]
-struct PinnedBy {
-    id: SnapshotId,
-    owner: String,
-    expires_micros: u64,
+pub(super) struct PinnedBy {
+    pub(super) id: SnapshotId,
+    pub(super) owner: String,
+    pub(super) expires_micros: u64,
+}
+
+/// A pin that is a file.
+#[derive(Clone, Debug)]
+pub(super) struct PinFile {
+    /// Of the object.
+    pub(super) name: String,
+    pub(super) id: SnapshotId,
+    /// What stands in it, or why that cannot be read.
+    pub(super) found: Result<SnapshotPin, Error>,
+}
+
+impl PinFile {
+    /// Whether it keeps its snapshot. One that cannot be read does: nobody knows until when.
+    pub(super) fn holds(&self, now_micros: u64) -> bool {
+        match &self.found {
+            Ok(pin) => pin.expires > now_micros,
+            Err(_) => !removed(Rule::UnreadablePinHolds),
+        }
+    }
 }
 
 impl State {
@@ -221,20 +246,82 @@ impl State {
         });
     }
 
-    pub(super) fn unpin(&mut self, id: SnapshotId, owner: &str) {
+    /// Whether there was such a pin of this process.
+    pub(super) fn unpin(&mut self, id: SnapshotId, owner: &str) -> bool {
+        let before = self.pins.len();
         self.pins.retain(|pin| pin.id != id || pin.owner != owner);
+        self.pins.len() < before
     }
 
-    /// Owners and the ends of their pins, in microseconds since 1970.
-    pub(super) fn pins(&self, id: SnapshotId) -> Vec<(String, u64)> {
-        let of = self.pins.iter().filter(|pin| pin.id == id);
-        of.map(|pin| (pin.owner.clone(), pin.expires_micros)).collect()
+    pub(super) fn pins(&self) -> &[PinnedBy] {
+        &self.pins
+    }
+
+    pub(super) fn pin_files(&self) -> &[PinFile] {
+        &self.pin_files
+    }
+
+    /// The generation that the next pin gets: above all that there are, of whichever snapshot.
+    pub(super) fn next_pin(&mut self) -> u64 {
+        self.last_pin += 1;
+        self.last_pin
+    }
+
+    /// Takes in a pin that is a file; of two of one owner on one snapshot the one of the higher generation counts.
+    pub(super) fn add_pin_file(&mut self, file: PinFile) {
+        let generation = names::parse_pin(&file.name).map_or(0, |(_, generation)| generation);
+        self.last_pin = self.last_pin.max(generation);
+        let same_owner = |other: &&mut PinFile| match (&other.found, &file.found) {
+            (Ok(a), Ok(b)) => a.id == b.id && a.owner == b.owner,
+            _ => false,
+        };
+        match self.pin_files.iter_mut().find(same_owner) {
+            Some(other) if other.name < file.name => {
+                let old = std::mem::replace(other, file);
+                self.stale.push(old.name);
+            }
+            Some(_) => self.stale.push(file.name),
+            None => self.pin_files.push(file),
+        }
+    }
+
+    pub(super) fn forget_pin_files(&mut self, names: &[String]) {
+        self.pin_files.retain(|file| !names.contains(&file.name));
+    }
+
+    /// A view has looked again.
+    pub(super) fn replace_pin_files(&mut self, other: State) {
+        self.pin_files = other.pin_files;
+    }
+
+    /// Forgets the pins that are over, whose files are to be removed. Returns those that are files.
+    pub(super) fn expire_pins(&mut self, now_micros: u64) -> Vec<PinFile> {
+        self.pins.retain(|pin| pin.expires_micros > now_micros);
+        let over = |file: &mut PinFile| !file.holds(now_micros);
+        let expired: Vec<PinFile> = self.pin_files.extract_if(.., over).collect();
+        self.stale.extend(expired.iter().map(|file| file.name.clone()));
+        expired
+    }
+
+    /// Who has pinned the snapshot, for people.
+    pub(super) fn owners(&self, id: SnapshotId, now_micros: u64) -> Vec<String> {
+        let held = |file: &&PinFile| file.id == id && file.holds(now_micros);
+        let of_files = self.pin_files.iter().filter(held).map(|file| match &file.found {
+            Ok(pin) => format!("{:?}", pin.owner),
+            Err(_) => "a pin that cannot be read".to_owned(),
+        });
+        let pinned = |pin: &&PinnedBy| pin.id == id && pin.expires_micros > now_micros;
+        let of_process = self.pins.iter().filter(pinned);
+        of_files
+            .chain(of_process.map(|pin| format!("{:?}", pin.owner)))
+            .collect()
     }
 
     /// Whether somebody reads the snapshot, or has pinned it.
     pub(super) fn is_in_use(&self, id: SnapshotId, now_micros: u64) -> bool {
         let pinned = |pin: &PinnedBy| pin.id == id && pin.expires_micros > now_micros;
-        self.read.contains_key(&id) || self.pins.iter().any(pinned)
+        let held = |file: &PinFile| file.id == id && file.holds(now_micros);
+        self.read.contains_key(&id) || self.pins.iter().any(pinned) || self.pin_files.iter().any(held)
     }
 
     /// The stored bytes of each pack that the snapshots need, each chunk once.

@@ -14,10 +14,11 @@ use super::objects::{Object, Objects};
 use super::packs::refused;
 use super::read::Reader;
 use super::state::State;
-use super::{Directory, pin::Pin};
+use super::{Directory, pin};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, INDEX_LEN_MAX, SnapshotIndex};
 use crate::fs::{Fs, Lock, RealFs, holder_line};
+use crate::mutant::{Rule, removed};
 use crate::sync::{Arc, Mutex};
 
 /// A store of snapshots. Clones are the same store; the last one to go, with all that was made from it, gives the lock back.
@@ -155,32 +156,6 @@ impl Store {
         Reader::open(Arc::clone(&self.shared), id)
     }
 
-    /// Keeps the snapshot from being collected for `time`, or until [`unpin`](Store::unpin), the drop of the guard, or the end of this process.
-    /// An owner has one pin on a snapshot: the last one counts.
-    ///
-    /// Errors: `NotFound` if there is no such snapshot, `Invalid` in a view, whose word another process does not hear.
-    pub fn pin(&self, id: SnapshotId, owner: &str, time: Duration) -> Result<Pin> {
-        self.shared.writable()?;
-        let expires_micros = later(self.shared.objects.now_micros(), time);
-        let mut state = self.shared.state.lock();
-        if !state.snapshots.contains_key(&id) {
-            return Err(self.shared.no_snapshot(id));
-        }
-        state.pin(id, owner, expires_micros);
-        Ok(Pin::new(Arc::clone(&self.shared), id, owner))
-    }
-
-    /// Ends the pin of `owner` on the snapshot, if it has one.
-    pub fn unpin(&self, id: SnapshotId, owner: &str) {
-        self.shared.state.lock().unpin(id, owner);
-    }
-
-    /// Who has pinned the snapshot, and until when, in microseconds since 1970.
-    #[must_use]
-    pub fn pins(&self, id: SnapshotId) -> Vec<(String, u64)> {
-        self.shared.state.lock().pins(id)
-    }
-
     /// Indexes that cannot be read: damaged, or of a newer version. What they need is not known, so while there is one no pack is
     /// removed; [`remove_unreadable`](Store::remove_unreadable) gives them up.
     #[must_use]
@@ -221,13 +196,14 @@ impl Shared {
     /// A view reads again what its writer may have changed; a store knows.
     pub(super) fn look_again(&self) -> Result<()> {
         if self.lock.is_none() {
-            let found = load(&*self.objects)?;
+            let mut found = load(&*self.objects)?;
             let mut state = self.state.lock();
             state.snapshots.clear();
-            for index in found.snapshots.into_values() {
+            for index in std::mem::take(&mut found.snapshots).into_values() {
                 state.insert(index, None);
             }
-            state.unreadable = found.unreadable;
+            state.unreadable = std::mem::take(&mut found.unreadable);
+            state.replace_pin_files(found);
         }
         Ok(())
     }
@@ -271,7 +247,7 @@ fn take_lock(objects: &dyn Objects) -> Result<Box<dyn Lock>> {
     })
 }
 
-/// Reads every index. Beside a writer one may be gone when it is its turn: then it was replaced or removed, and what it was
+/// Reads every index and every pin. Beside a writer one may be gone when it is its turn: then it was replaced or removed, and what it was
 /// replaced by was there before.
 fn load(objects: &dyn Objects) -> Result<State> {
     let listed = objects.list().map_err(|e| match e.kind() {
@@ -309,6 +285,10 @@ fn load(objects: &dyn Objects) -> Result<State> {
     }
     for index in by_age.into_values() {
         state.insert(Arc::new(index), None);
+    }
+    let pins = listed.iter().filter(|_| !removed(Rule::PinsAreLoaded));
+    for file in pins.filter_map(|name| pin::load(objects, name)) {
+        state.add_pin_file(file);
     }
     Ok(state)
 }

@@ -70,15 +70,27 @@ impl Store {
     ///
     /// Errors: `NotFound` if there is no such snapshot.
     pub fn verify(&self, id: SnapshotId) -> Result<Verified> {
-        let index = self.shared.find(id)?;
-        Ok(self.shared.verify(&[index]))
+        self.verify_watched(Some(id), &mut |_, _| {})
     }
 
     /// The same of all snapshots together; indexes that cannot be read are findings, too.
     pub fn verify_all(&self) -> Result<Verified> {
+        self.verify_watched(None, &mut |_, _| {})
+    }
+
+    /// The same of the snapshot `id`, or with `None` of all; `progress` is told how many stored bytes were read, and of how many.
+    pub fn verify_watched(
+        &self,
+        id: Option<SnapshotId>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Verified> {
+        if let Some(id) = id {
+            let index = self.shared.find(id)?;
+            return Ok(self.shared.verify(&[index], progress));
+        }
         self.shared.look_again()?;
         let indexes: Vec<_> = self.shared.state.lock().snapshots.values().cloned().collect();
-        let mut found = self.shared.verify(&indexes);
+        let mut found = self.shared.verify(&indexes, progress);
         found.damage.extend(self.damage());
         Ok(found)
     }
@@ -117,11 +129,18 @@ impl Store {
 }
 
 impl Shared {
-    fn verify(self: &Arc<Shared>, indexes: &[Arc<SnapshotIndex>]) -> Verified {
+    fn verify(
+        self: &Arc<Shared>,
+        indexes: &[Arc<SnapshotIndex>],
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Verified {
         let _held = Held::new(self, indexes);
         let mut check = Check::new(self);
-        for place in distinct(indexes).values() {
+        let places = distinct(indexes);
+        let total = places.values().map(|place| u64::from(place.stored_len)).sum();
+        for place in places.values() {
             check.one(place);
+            progress(check.found.bytes, total);
         }
         check.found
     }

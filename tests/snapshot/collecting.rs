@@ -82,7 +82,7 @@ fn a_pinned_snapshot_stays_until_its_pin_ends() {
     let store = several(&disk, 3);
     let id = store.list().unwrap()[2].id;
     let pin = store.pin(id, "backup", Duration::from_secs(60)).unwrap();
-    assert_eq!(store.pins(id).len(), 1);
+    assert_eq!(store.pins().unwrap().len(), 1);
     assert_eq!(store.remove(id).unwrap_err().kind(), ErrorKind::Busy);
     store.collect(&Retention::new().newest(1)).unwrap();
     assert_eq!(kept(&store), [1, 3]);
@@ -95,16 +95,18 @@ fn a_pinned_snapshot_stays_until_its_pin_ends() {
     drop(store.pin(id, "two", Duration::from_secs(60)).unwrap());
     assert_eq!(
         store
-            .pins(id)
+            .pins()
+            .unwrap()
             .iter()
-            .map(|(owner, _)| owner.as_str())
+            .map(|pin| (pin.snapshot, pin.owner.as_deref()))
             .collect::<Vec<_>>(),
-        ["one"]
+        [(id, Some("one"))]
     );
     create(&store, 9, b"newer");
     store.collect(&Retention::new().newest(1)).unwrap();
     assert_eq!(kept(&store), [3, 9]);
-    store.unpin(id, "one");
+    assert!(store.unpin(id, "one").unwrap());
+    assert!(!store.unpin(id, "one").unwrap());
     store.collect(&Retention::new().newest(1)).unwrap();
     assert_eq!(kept(&store), [9]);
 }

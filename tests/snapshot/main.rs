@@ -7,7 +7,9 @@ mod collecting;
 mod compressed;
 mod drawn;
 mod enumerated;
+mod exports;
 mod faults;
+mod pins;
 mod places;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/random.rs"]

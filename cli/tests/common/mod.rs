@@ -4,10 +4,15 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use bytes::Bytes;
+use everlog::engine::{Capture, Engine, EngineConfig, StateMachine};
+use everlog::snapshot::{SnapshotId, Store, StoreConfig};
+use everlog::{Config, EntryId, Journal, LogKey};
 use serde_json::Value;
 
 /// What a run said.
@@ -154,4 +159,142 @@ pub(crate) fn flip(dir: &str, text: &str) -> (PathBuf, usize) {
     bytes[at] ^= 1;
     fs::write(&path, bytes).unwrap();
     (path, at)
+}
+
+/// The log of everything that has snapshots.
+pub(crate) const LOG: LogKey = LogKey(7);
+
+/// A machine whose state is the list of all commands that it applied.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct List(pub(crate) Vec<String>);
+
+impl StateMachine for List {
+    fn apply(&mut self, _: EntryId, command: &[u8]) -> Bytes {
+        self.0.push(String::from_utf8_lossy(command).into_owned());
+        self.0.len().to_string().into()
+    }
+
+    fn capture(&self) -> Capture {
+        let commands = self.0.clone();
+        Capture::new(move |into| {
+            commands
+                .iter()
+                .try_for_each(|command| writeln!(into, "{command}"))
+        })
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        self.0 = io::read_to_string(from)?.lines().map(str::to_owned).collect();
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// A journal, a store, and the engine of [`LOG`] in `dir`.
+pub(crate) struct World {
+    pub(crate) journal: Journal,
+    pub(crate) store: Store,
+    pub(crate) engine: Engine<List>,
+}
+
+impl World {
+    pub(crate) fn open(dir: &str) -> everlog::Result<World> {
+        let journal = Journal::open(dir, small())?;
+        World::on(journal, dir)
+    }
+
+    pub(crate) fn create(dir: &str) -> World {
+        let journal = Journal::create(dir, small()).unwrap();
+        World::on(journal, dir).unwrap()
+    }
+
+    fn on(journal: Journal, dir: &str) -> everlog::Result<World> {
+        let store = Store::open(dir, StoreConfig::new())?;
+        let engine = Engine::open(&journal, LOG, &store, List::default(), EngineConfig::new())?;
+        Ok(World {
+            journal,
+            store,
+            engine,
+        })
+    }
+
+    /// Executes the commands of these numbers.
+    pub(crate) fn execute(&self, numbers: Range<u32>) {
+        for number in numbers {
+            self.engine.execute(command(number)).unwrap();
+        }
+    }
+
+    pub(crate) fn checkpoint(&self) -> SnapshotId {
+        self.engine.checkpoint().unwrap().snapshot.unwrap().id
+    }
+
+    pub(crate) fn state(&self) -> Vec<String> {
+        self.engine.read(|list| list.0.clone()).unwrap()
+    }
+
+    pub(crate) fn close(self) {
+        self.engine.close().unwrap();
+        self.journal.close().unwrap();
+    }
+}
+
+/// Segments that are made in no time.
+pub(crate) fn small() -> Config {
+    Config::new().segment_bytes(1 << 20)
+}
+
+pub(crate) fn command(number: u32) -> String {
+    format!("command {number} of many")
+}
+
+/// 20 commands, a checkpoint, 10, a checkpoint, and 5 more, in `dir`; returns the snapshots, the older one first.
+pub(crate) fn story(dir: &str) -> [SnapshotId; 2] {
+    let world = World::create(dir);
+    world.execute(0..20);
+    let older = world.checkpoint();
+    world.execute(20..30);
+    let newer = world.checkpoint();
+    world.execute(30..35);
+    world.close();
+    [older, newer]
+}
+
+/// The files of the store in `dir` that end so.
+pub(crate) fn stored(dir: &str, ending: &str) -> Vec<PathBuf> {
+    let names = fs::read_dir(Path::new(dir).join("snapshots")).unwrap();
+    let mut paths: Vec<PathBuf> = names.map(|name| name.unwrap().path()).collect();
+    paths.retain(|path| path.to_str().unwrap().ends_with(ending));
+    paths.sort();
+    paths
+}
+
+/// Damages the only pack in which `text` stands; returns its path.
+#[track_caller]
+pub(crate) fn damage_pack(dir: &str, text: &str) -> String {
+    for path in stored(dir, ".pack") {
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes
+            .windows(text.len())
+            .position(|window| window == text.as_bytes());
+        if let Some(at) = at {
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            return path.display().to_string();
+        }
+    }
+    panic!("{text} stands in no pack");
+}
+
+/// Gives a file of a store the version `999`, and the checksum of that, which covers all behind it up to `end`.
+pub(crate) fn make_newer(path: &Path, end: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    let end = end.min(bytes.len());
+    bytes[12..14].copy_from_slice(&999u16.to_le_bytes());
+    let crc = crc32fast::hash(&bytes[12..end]);
+    bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+    fs::write(path, bytes).unwrap();
 }

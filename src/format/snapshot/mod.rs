@@ -1,13 +1,18 @@
-//! The bytes of the snapshot store: packs, which hold chunks, and indexes, which say of which chunks a snapshot consists.
+//! The bytes of the snapshot store: packs, which hold chunks, indexes, which say of which chunks a snapshot consists,
+//! pins, which say who wants one to stay, and exports, which carry one elsewhere.
 //!
-//! Both begin with magic, checksum, version and features in the same places, so that what a newer version wrote is
+//! All begin with magic, checksum, version and features in the same places, so that what a newer version wrote is
 //! recognised as such and refused. A chunk needs no checksum beside its name, which is the blake3 hash of its bytes.
 
+mod export;
 mod index;
 mod pack;
+mod pin;
 
+pub(crate) use export::{EXPORT_HEADER_LEN, ExportHeader};
 pub(crate) use index::{ChunkPlace, INDEX_LEN_MAX, METADATA_LEN_MAX, SnapshotIndex};
 pub(crate) use pack::{PACK_HEADER_LEN, PackHeader};
+pub(crate) use pin::{OWNER_LEN_MAX, PIN_LEN_MAX, SnapshotPin};
 
 use super::Bad;
 

@@ -1,10 +1,10 @@
-//! Packs and indexes of snapshots: their bytes do not change, what is encoded is decoded, what was changed is refused.
+//! Packs, indexes, pins and exports of snapshots: their bytes do not change, what is encoded is decoded, what was changed is refused.
 
 use bytes::Bytes;
 
 use super::golden::{assert_bytes, golden};
 use super::*;
-use crate::format::snapshot::{ChunkPlace, Codec, PackHeader, SnapshotIndex};
+use crate::format::snapshot::{ChunkPlace, Codec, ExportHeader, PackHeader, SnapshotIndex, SnapshotPin};
 
 const PACK: u64 = 0x0123_4567_89ab_cdef;
 
@@ -59,6 +59,97 @@ fn the_bytes_of_a_pack_header_do_not_change() {
     };
     assert_bytes("pack.hex", &header.encode());
     assert_eq!(PackHeader::decode(&golden("pack.hex")), Ok(header));
+}
+
+/// What stands in `snapshot_pin.hex`.
+fn pin() -> SnapshotPin {
+    SnapshotPin {
+        id: std::array::from_fn(|at| u8::try_from(at).unwrap()),
+        generation: 3,
+        created: 1_700_000_000_000_000,
+        expires: 1_700_000_600_000_000,
+        owner: "backup".to_owned(),
+    }
+}
+
+#[test]
+fn the_bytes_of_a_pin_do_not_change() {
+    assert_bytes("snapshot_pin.hex", &pin().encode());
+    assert_eq!(SnapshotPin::decode(&golden("snapshot_pin.hex")), Ok(pin()));
+}
+
+#[test]
+fn no_flipped_bit_of_a_pin_passes() {
+    let good = pin().encode();
+    for at in 0..good.len() {
+        for bit in 0..8 {
+            let mut bytes = good.clone();
+            bytes[at] ^= 1 << bit;
+            let expected = if at < 8 { Bad::Magic } else { Bad::Crc };
+            let decoded = SnapshotPin::decode(&bytes);
+            assert_eq!(decoded, Err(expected), "bit {bit} of byte {at}");
+        }
+    }
+    for len in 0..good.len() {
+        assert!(SnapshotPin::decode(&good[..len]).is_err(), "{len} bytes");
+    }
+    assert_eq!(SnapshotPin::decode(&[0; 150]), Err(Bad::Blank));
+}
+
+#[test]
+fn a_pin_of_impossible_values_is_refused_by_name() {
+    let cases: [(usize, &[u8], Bad); 7] = [
+        (12, &[2], Bad::Version(2)),
+        (14, &[1], Bad::Field("zero")),
+        (16, &[1], Bad::Features(1)),
+        (88, &[1], Bad::Field("key_id")),
+        (104, &[1], Bad::Field("zero")),
+        (112, &[0xff], Bad::Field("owner")),
+        (118, &[b'a'; 250], Bad::Field("owner")),
+    ];
+    for (at, value, expected) in cases {
+        let mut bytes = pin().encode();
+        bytes.resize(bytes.len().max(at + value.len()), 0);
+        bytes[at..at + value.len()].copy_from_slice(value);
+        let crc = crc32fast::hash(&bytes[12..]);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(SnapshotPin::decode(&bytes), Err(expected), "{value:?} at {at}");
+    }
+}
+
+#[test]
+fn the_bytes_of_the_header_of_an_export_do_not_change() {
+    let header = ExportHeader { index_len: 320 };
+    assert_bytes("export.hex", &header.encode());
+    let good = golden("export.hex");
+    assert_eq!(ExportHeader::decode(&good), Ok(header));
+    for at in 0..good.len() * 8 {
+        let mut bytes = good.clone();
+        bytes[at / 8] ^= 1 << (at % 8);
+        let expected = if at < 64 { Bad::Magic } else { Bad::Crc };
+        assert_eq!(ExportHeader::decode(&bytes), Err(expected), "bit {at}");
+    }
+    for len in 0..good.len() {
+        assert_eq!(
+            ExportHeader::decode(&good[..len]),
+            Err(if len == 0 { Bad::Blank } else { Bad::Short })
+        );
+    }
+}
+
+#[test]
+fn an_export_has_each_chunk_once_and_in_order() {
+    let mut index = index();
+    index.chunks.push(index.chunks[0]);
+    index.len += 300;
+    let mut index = named(index);
+    assert_eq!(index.check_export(), Err(Bad::Field("places")));
+    let from = 64 + index.encode().len() as u64;
+    assert_eq!(index.place_in_export(), from + 305);
+    let offsets: Vec<u64> = index.chunks.iter().map(|place| place.offset).collect();
+    assert_eq!(offsets, [from, from + 300, from]);
+    assert_eq!(index.check_export(), Ok(from + 305));
+    assert_eq!(SnapshotIndex::decode(&index.encode()), Ok(index));
 }
 
 #[test]
@@ -209,6 +300,16 @@ proptest! {
     }
 
     #[test]
+    fn a_pin_is_decoded_as_it_was_encoded(
+        id in any::<[u8; 32]>(),
+        (generation, created, expires) in any::<(u64, u64, u64)>(),
+        owner in "[a-z\u{e4}]{1,100}",
+    ) {
+        let pin = SnapshotPin { id, generation, created, expires, owner };
+        prop_assert_eq!(SnapshotPin::decode(&pin.encode()), Ok(pin));
+    }
+
+    #[test]
     fn any_bytes_are_an_index_of_a_snapshot_or_refused(
         mut bytes in vec(any::<u8>(), 0..600),
         chunks in 0u32..8,
@@ -216,6 +317,7 @@ proptest! {
     ) {
         let _ = SnapshotIndex::decode(&bytes);
         let _ = PackHeader::decode(&bytes);
+        let _ = SnapshotPin::decode(&bytes);
         if bytes.len() >= 192 {
             bytes[..8].copy_from_slice(b"EVERLOGX");
             bytes[12..14].copy_from_slice(&[1, 0]);
