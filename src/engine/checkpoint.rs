@@ -21,7 +21,6 @@ use crate::journal::WriteBatch;
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
 use crate::snapshot::{Draft, ReadBack, Retention, Snapshot, SnapshotId, Store};
-use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{EntryId, LogKey};
 
@@ -29,10 +28,10 @@ impl<M: StateMachine> Shared<M> {
     /// Takes a checkpoint; one at a time.
     pub(super) fn checkpoint(&self) -> Result<Checkpoint> {
         let _one = self.checkpointing.lock();
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let mut done = Checkpoint::default();
         let taken = self.take_and_purge(&mut done);
-        done.total = started.elapsed();
+        done.total = self.config.clock.since(started);
         match taken {
             Ok(()) => {
                 self.counters.checkpoints.add(1);
@@ -40,7 +39,7 @@ impl<M: StateMachine> Shared<M> {
             }
             Err(error) => {
                 self.counters.checkpoints_failed.add(1);
-                self.cadence.lock().fail(self.opened.elapsed(), done.total);
+                self.cadence.lock().fail(self.config.clock.now(), done.total);
                 tracing::warn!(key = %self.log.key(), %error, "a checkpoint failed");
                 Err(error)
             }
@@ -48,7 +47,7 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn take_and_purge(&self, done: &mut Checkpoint) -> Result<()> {
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let (image, persistence, covered) = {
             let core = self.core.lock();
             let persistence = core.machine.persistence();
@@ -59,7 +58,7 @@ impl<M: StateMachine> Shared<M> {
             };
             (image, persistence, self.cadence.lock().begin())
         };
-        done.capture = started.elapsed();
+        done.capture = self.config.clock.since(started);
         let refused: Vec<SnapshotId> = self
             .report
             .refused
@@ -81,9 +80,8 @@ impl<M: StateMachine> Shared<M> {
             bytes = snapshot.bytes;
             done.snapshot = Some(snapshot);
         }
-        self.cadence
-            .lock()
-            .succeed(covered, bytes, self.opened.elapsed(), started.elapsed());
+        let (now, took) = (self.config.clock.now(), self.config.clock.since(started));
+        self.cadence.lock().succeed(covered, bytes, now, took);
         let purge_to = match persistence {
             Persistence::Itself(durable) => durable,
             Persistence::Snapshots => {
