@@ -65,9 +65,7 @@ impl<M: StateMachine> Shared<M> {
             .iter()
             .map(|(snapshot, _)| snapshot.id)
             .collect();
-        let mut newest = self.store.list_of(self.log.key())?;
-        newest.retain(|snapshot| !refused.contains(&snapshot.id));
-        let newest = newest.into_iter().next();
+        let newest = whole(&self.store, self.log.key(), &refused)?.into_iter().next();
         let mut bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
         if let Some(image) = image
             && newest.is_none_or(|newest| newest.covers != image.covers)
@@ -135,7 +133,7 @@ pub(super) fn write(
     creation.set_metadata(all);
     let committed = creation.commit()?;
     let snapshot = committed.snapshot;
-    if committed.read_back == ReadBack::No {
+    if committed.read_back == ReadBack::No && !removed(Rule::CheckpointReadsBack) {
         // The store does not look at what it wrote; whoever purges a log because of it must.
         let found = store.verify(snapshot.id)?;
         if let Some(damage) = found.damage.into_iter().next() {
@@ -147,9 +145,19 @@ pub(super) fn write(
     Ok(snapshot)
 }
 
+/// The snapshots of `key` that can be fallen back to as far as anybody knows, the newest first: none of the `refused`, which opening could not
+/// restore, and none of which damage was seen since.
+fn whole(store: &Store, key: LogKey, refused: &[SnapshotId]) -> Result<Vec<Snapshot>> {
+    let mut whole = store.list_of(key)?;
+    whole.retain(|snapshot| !refused.contains(&snapshot.id));
+    if !removed(Rule::PurgeToWhole) {
+        whole.retain(|snapshot| !store.is_damaged(snapshot.id));
+    }
+    Ok(whole)
+}
+
 /// Removes the snapshots of `key` beyond the newest `retain`. Returns what the oldest of those that stay covers, if they are so many,
-/// and how many went. One that is pinned or being read stays, and keeps the log behind it; one of the `refused`, which opening could not
-/// restore, is nothing to fall back to.
+/// and how many went. One that is pinned or being read stays, and keeps the log behind it; one that is damaged is nothing to fall back to.
 pub(super) fn thin_out(
     store: &Store,
     key: LogKey,
@@ -157,19 +165,15 @@ pub(super) fn thin_out(
     refused: &[SnapshotId],
 ) -> Result<(Option<EntryId>, usize)> {
     let too_many = store.would_remove(&Retention::new().newest(retain))?;
-    let mut kept = store.list_of(key)?;
     let mut removed = 0;
     for snapshot in too_many.iter().filter(|snapshot| snapshot.log == key) {
         match store.remove(snapshot.id) {
-            Ok(_) => {
-                kept.retain(|kept| kept.id != snapshot.id);
-                removed += 1;
-            }
+            Ok(_) => removed += 1,
             Err(error) if [ErrorKind::Busy, ErrorKind::NotFound].contains(&error.kind()) => {}
             Err(error) => return Err(error),
         }
     }
-    kept.retain(|snapshot| !refused.contains(&snapshot.id));
+    let kept = whole(store, key, refused)?;
     let oldest = kept.last().filter(|_| kept.len() >= retain);
     Ok((oldest.map(|oldest| oldest.covers), removed))
 }

@@ -4,6 +4,7 @@
 mod crash;
 mod enumerated;
 mod failing;
+mod faults;
 mod held;
 mod machine;
 mod once;
