@@ -50,7 +50,7 @@ impl Background {
 
     /// Wakes the thread if there is a checkpoint to take, now or later.
     pub(super) fn wake_if_due<M: StateMachine>(&self, engine: &Shared<M>) {
-        let next = engine.cadence.lock().next(engine.opened.elapsed());
+        let next = engine.cadence.lock().next(engine.config.clock.now());
         let wanted = match next {
             Next::Nothing => false,
             Next::Checkpoint => true,
@@ -113,7 +113,7 @@ fn step<M: StateMachine>(engine: &Shared<M>) -> Option<Instant> {
             Ok(Err(_)) => {}
             Err(_) => {
                 tracing::error!("the machine panicked while a checkpoint was taken");
-                let now = engine.opened.elapsed();
+                let now = engine.config.clock.now();
                 engine.cadence.lock().fail(now, Duration::ZERO);
             }
         }

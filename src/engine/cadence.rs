@@ -1,4 +1,4 @@
-//! When a checkpoint is due. No clock and no I/O: time comes in as an argument, as the time since the engine was opened.
+//! When a checkpoint is due. No clock and no I/O: time comes in as an argument, as the time since some moment before the engine was opened.
 //!
 //! ```text
 //! predicted restart = bytes of the newest snapshot / restore rate  +  cost of the tail

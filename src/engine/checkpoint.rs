@@ -21,7 +21,6 @@ use crate::journal::WriteBatch;
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
 use crate::snapshot::{Draft, ReadBack, Retention, Snapshot, SnapshotId, Store};
-use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{EntryId, LogKey};
 
@@ -29,10 +28,10 @@ impl<M: StateMachine> Shared<M> {
     /// Takes a checkpoint; one at a time.
     pub(super) fn checkpoint(&self) -> Result<Checkpoint> {
         let _one = self.checkpointing.lock();
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let mut done = Checkpoint::default();
         let taken = self.take_and_purge(&mut done);
-        done.total = started.elapsed();
+        done.total = self.config.clock.since(started);
         match taken {
             Ok(()) => {
                 self.counters.checkpoints.add(1);
@@ -40,7 +39,7 @@ impl<M: StateMachine> Shared<M> {
             }
             Err(error) => {
                 self.counters.checkpoints_failed.add(1);
-                self.cadence.lock().fail(self.opened.elapsed(), done.total);
+                self.cadence.lock().fail(self.config.clock.now(), done.total);
                 tracing::warn!(key = %self.log.key(), %error, "a checkpoint failed");
                 Err(error)
             }
@@ -48,7 +47,7 @@ impl<M: StateMachine> Shared<M> {
     }
 
     fn take_and_purge(&self, done: &mut Checkpoint) -> Result<()> {
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let (image, persistence, covered) = {
             let core = self.core.lock();
             let persistence = core.machine.persistence();
@@ -59,16 +58,14 @@ impl<M: StateMachine> Shared<M> {
             };
             (image, persistence, self.cadence.lock().begin())
         };
-        done.capture = started.elapsed();
+        done.capture = self.config.clock.since(started);
         let refused: Vec<SnapshotId> = self
             .report
             .refused
             .iter()
             .map(|(snapshot, _)| snapshot.id)
             .collect();
-        let mut newest = self.store.list_of(self.log.key())?;
-        newest.retain(|snapshot| !refused.contains(&snapshot.id));
-        let newest = newest.into_iter().next();
+        let newest = whole(&self.store, self.log.key(), &refused)?.into_iter().next();
         let mut bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
         if let Some(image) = image
             && newest.is_none_or(|newest| newest.covers != image.covers)
@@ -81,9 +78,8 @@ impl<M: StateMachine> Shared<M> {
             bytes = snapshot.bytes;
             done.snapshot = Some(snapshot);
         }
-        self.cadence
-            .lock()
-            .succeed(covered, bytes, self.opened.elapsed(), started.elapsed());
+        let (now, took) = (self.config.clock.now(), self.config.clock.since(started));
+        self.cadence.lock().succeed(covered, bytes, now, took);
         let purge_to = match persistence {
             Persistence::Itself(durable) => durable,
             Persistence::Snapshots => {
@@ -137,7 +133,7 @@ pub(super) fn write(
     creation.set_metadata(all);
     let committed = creation.commit()?;
     let snapshot = committed.snapshot;
-    if committed.read_back == ReadBack::No {
+    if committed.read_back == ReadBack::No && !removed(Rule::CheckpointReadsBack) {
         // The store does not look at what it wrote; whoever purges a log because of it must.
         let found = store.verify(snapshot.id)?;
         if let Some(damage) = found.damage.into_iter().next() {
@@ -149,9 +145,19 @@ pub(super) fn write(
     Ok(snapshot)
 }
 
+/// The snapshots of `key` that can be fallen back to as far as anybody knows, the newest first: none of the `refused`, which opening could not
+/// restore, and none of which damage was seen since.
+fn whole(store: &Store, key: LogKey, refused: &[SnapshotId]) -> Result<Vec<Snapshot>> {
+    let mut whole = store.list_of(key)?;
+    whole.retain(|snapshot| !refused.contains(&snapshot.id));
+    if !removed(Rule::PurgeToWhole) {
+        whole.retain(|snapshot| !store.is_damaged(snapshot.id));
+    }
+    Ok(whole)
+}
+
 /// Removes the snapshots of `key` beyond the newest `retain`. Returns what the oldest of those that stay covers, if they are so many,
-/// and how many went. One that is pinned or being read stays, and keeps the log behind it; one of the `refused`, which opening could not
-/// restore, is nothing to fall back to.
+/// and how many went. One that is pinned or being read stays, and keeps the log behind it; one that is damaged is nothing to fall back to.
 pub(super) fn thin_out(
     store: &Store,
     key: LogKey,
@@ -159,19 +165,15 @@ pub(super) fn thin_out(
     refused: &[SnapshotId],
 ) -> Result<(Option<EntryId>, usize)> {
     let too_many = store.would_remove(&Retention::new().newest(retain))?;
-    let mut kept = store.list_of(key)?;
     let mut removed = 0;
     for snapshot in too_many.iter().filter(|snapshot| snapshot.log == key) {
         match store.remove(snapshot.id) {
-            Ok(_) => {
-                kept.retain(|kept| kept.id != snapshot.id);
-                removed += 1;
-            }
+            Ok(_) => removed += 1,
             Err(error) if [ErrorKind::Busy, ErrorKind::NotFound].contains(&error.kind()) => {}
             Err(error) => return Err(error),
         }
     }
-    kept.retain(|snapshot| !refused.contains(&snapshot.id));
+    let kept = whole(store, key, refused)?;
     let oldest = kept.last().filter(|_| kept.len() >= retain);
     Ok((oldest.map(|oldest| oldest.covers), removed))
 }

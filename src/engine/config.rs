@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Arc;
 
@@ -41,6 +42,7 @@ pub struct EngineConfig {
     pub(super) checkpoint_entries: Option<u64>,
     pub(super) clients: usize,
     pub(super) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    pub(super) clock: Clock,
 }
 
 impl Default for EngineConfig {
@@ -52,6 +54,7 @@ impl Default for EngineConfig {
             checkpoint_entries: None,
             clients: 10_000,
             progress: None,
+            clock: Clock::system(),
         }
     }
 }

@@ -54,7 +54,6 @@ pub(super) struct Shared<M> {
     pub(super) store: Store,
     pub(super) config: EngineConfig,
     pub(super) report: EngineReport,
-    pub(super) opened: Instant,
     pub(super) core: Mutex<Core<M>>,
     pub(super) cadence: Mutex<Cadence>,
     pub(super) checkpointing: Mutex<()>,
@@ -332,7 +331,6 @@ impl<M: StateMachine> Shared<M> {
             store,
             config,
             report,
-            opened: Instant::now(),
             core: Mutex::new(core),
             cadence: Mutex::new(cadence),
             checkpointing: Mutex::new(()),
@@ -446,10 +444,10 @@ impl<M: StateMachine> Shared<M> {
     /// Takes a checkpoint if one is due. Whether it did, and when the next may be.
     pub(super) fn checkpoint_if_due(&self) -> Result<(bool, Option<Instant>)> {
         use super::cadence::Next;
-        let next = self.cadence.lock().next(self.opened.elapsed());
+        let next = self.cadence.lock().next(self.config.clock.now());
         match next {
             Next::Nothing => Ok((false, None)),
-            Next::Wait(until) => Ok((false, self.opened.checked_add(until))),
+            Next::Wait(until) => Ok((false, self.config.clock.at(until))),
             Next::Checkpoint => self.checkpoint().map(|_| (true, None)),
         }
     }
@@ -459,11 +457,11 @@ impl<M: StateMachine> Settle for Shared<M> {
     fn settle(&self) {
         let mut wakers = Vec::new();
         let mut core = self.core.lock();
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let mut tail = Tail::default();
         while self.settle_one(&mut core, &mut tail, &mut wakers) {}
         if tail.entries > 0 {
-            tail.apply = started.elapsed();
+            tail.apply = self.config.clock.since(started);
             self.counters.applied.add(tail.entries);
             self.cadence.lock().applied(tail);
         }

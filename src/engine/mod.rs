@@ -75,6 +75,7 @@
 mod background;
 mod cadence;
 mod checkpoint;
+mod clock;
 mod config;
 mod core;
 mod handle;
@@ -86,6 +87,8 @@ mod reply;
 mod report;
 mod restore;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 pub use config::{EngineConfig, Progress};
 pub use handle::Engine;

@@ -14,7 +14,6 @@ use crate::journal::{HELD_CELL, Holder, Journal, What, WriteBatch};
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
 use crate::snapshot::{Origin, Store};
-use crate::sync::Instant;
 use crate::types::{Entry, EntryId, LogKey};
 
 pub(super) fn open<M: StateMachine>(
@@ -25,7 +24,7 @@ pub(super) fn open<M: StateMachine>(
     config: EngineConfig,
 ) -> Result<Shared<M>> {
     config.validate()?;
-    let started = Instant::now();
+    let started = config.clock.now();
     let holding = journal.hold(key, Holder::Engine)?;
     let mut report = EngineReport::default();
     let log = log(journal, key, store, &machine)?;
@@ -48,7 +47,7 @@ pub(super) fn open<M: StateMachine>(
     let replayed = replay(&log, start..bounds.end, &config, &mut report, &mut |entry| {
         replay_one(&mut core, key, entry)
     });
-    report.total = started.elapsed();
+    report.total = config.clock.since(started);
     replayed?;
     report.skipped = core.skipped.clone();
     for id in &report.skipped {

@@ -27,7 +27,7 @@ pub(super) fn replay(
     report: &mut EngineReport,
     apply: &mut dyn FnMut(&Entry) -> Result<()>,
 ) -> Result<()> {
-    let started = Instant::now();
+    let started = config.clock.now();
     let mut pass = Pass {
         of: range.end.saturating_sub(range.start),
         config,
@@ -39,7 +39,7 @@ pub(super) fn replay(
         true => ahead(log, range, &mut pass),
         false => log.read(range).try_for_each(|entry| pass.one(&entry?)),
     };
-    report.replay = started.elapsed();
+    report.replay = config.clock.since(started);
     done
 }
 

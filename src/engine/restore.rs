@@ -25,7 +25,6 @@ use crate::format::{EngineHeader, Tables};
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
 use crate::snapshot::{Origin, Snapshot, Store};
-use crate::sync::Instant;
 use crate::types::{EntryId, LogKey};
 
 /// What the machine is restored from, and whose.
@@ -44,9 +43,9 @@ impl Source<'_> {
         core: &mut Core<M>,
         report: &mut EngineReport,
     ) -> Result<()> {
-        let started = Instant::now();
+        let started = self.config.clock.now();
         let restored = self.restore_newest(core, report);
-        report.restore = started.elapsed();
+        report.restore = self.config.clock.since(started);
         restored
     }
 

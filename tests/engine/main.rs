@@ -2,7 +2,9 @@
 //! On a simulated disk, but for threads.
 
 mod crash;
+mod enumerated;
 mod failing;
+mod faults;
 mod held;
 mod machine;
 mod once;

@@ -162,3 +162,35 @@ fn an_install_is_finished_by_whoever_opens_next() {
         log.append_at(EntryId::new(2, 10), b"").unwrap();
     }
 }
+
+/// A snapshot that came from elsewhere and rotted here is refused before anything is changed: the replica goes on as it was.
+#[test]
+fn a_snapshot_that_does_not_verify_is_not_installed() {
+    let leader = disk(1);
+    let (_leader_journal, leader_store, leader_log) = follower(&leader, 10);
+    let replica = open(&leader_store, &leader_log, 10).unwrap();
+    let snapshot = replica.checkpoint(b"").unwrap().snapshot.unwrap();
+    let disk = disk(2);
+    let (journal, store, log) = follower(&disk, 4);
+    let replica = open(&store, &log, 3).unwrap();
+    let installed = install(&leader_store, &snapshot, &store);
+    let (path, len) = disk
+        .files()
+        .into_iter()
+        .find(|(path, _)| path.ends_with(".pack"))
+        .unwrap();
+    disk.corrupt(&path, len - 40..len, 1).unwrap();
+    let error = replica.install(installed.id).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert_eq!((state(&replica), log.bounds().unwrap()), (commands(0..2), 0..4));
+    replica
+        .apply(EntryId::new(1, 3), Some(command(2).as_bytes()))
+        .unwrap();
+    // Nor is it taken for the newest by the next life, which would reset the log to it.
+    drop((replica, log, journal, store));
+    let (journal, store) = base(&keep_synced(&disk)).unwrap();
+    let log = journal.log(A).unwrap();
+    let replica = open(&store, &log, 4).unwrap();
+    assert_eq!((state(&replica), log.bounds().unwrap()), (commands(0..3), 0..4));
+    assert_eq!(replica.report().refused.len(), 1);
+}
