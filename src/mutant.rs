@@ -205,6 +205,7 @@ rules! {
     SnapshotNamesSync = "a store syncs the names that it finds before it believes them",
     SnapshotDirSync = "a store syncs the directory in which it finds or makes its own",
     SnapshotRemovalSync = "the removal of an index is synced before its packs are removed",
+    SnapshotNamesInTurn = "a name is given or taken, and synced, before the directory changes again",
     SnapshotFailedNameGoes = "a name that could not be synced is removed",
     PackBeforeIndex = "a pack is put before the index that names it",
     IndexGoesFirst = "an index is removed before its packs are",

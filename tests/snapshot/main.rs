@@ -2,6 +2,7 @@
 
 mod bad;
 mod basics;
+mod beside;
 mod collecting;
 #[cfg(feature = "zstd")]
 mod compressed;
