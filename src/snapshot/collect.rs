@@ -2,8 +2,8 @@
 //! are rewritten.
 //!
 //! ```text
-//! indexes removed, and synced  ->  (live chunks copied, pack synced and named  ->  every index that names an old pack put
-//! anew, under its next generation, and synced  ->  the old generations removed, and synced)  ->  packs removed
+//! indexes removed, and synced  ->  (live chunks copied, pack synced, named and read back  ->  every index that names an old pack put
+//! anew, under its next generation, synced and read back  ->  the old generations removed, and synced)  ->  packs removed
 //! ```
 //!
 //! At each arrow a crash leaves more than is needed, never less. A pack goes only while no index names it, nobody holds it, and
@@ -292,7 +292,27 @@ impl Shared {
         if let Some(pack) = &mut into {
             pack.finish(self)?;
         }
+        self.read_copies_back(&moved)?;
         Ok((moved, copied))
+    }
+
+    /// What a copy was made of goes on the copy's word, so that is read past the cache first. One that does not read back
+    /// is named by nothing, and freed like any other such pack.
+    fn read_copies_back(&self, moved: &HashMap<ChunkName, ChunkPlace>) -> Result<()> {
+        if removed(Rule::CopyIsReadBack) {
+            return Ok(());
+        }
+        let mut packs = Packs::past_cache(&self.objects);
+        let mut bytes = Vec::new();
+        let mut copies: Vec<&ChunkPlace> = moved.values().collect();
+        copies.sort_by_key(|place| place.offset);
+        for place in copies {
+            packs.read(place, &mut bytes).map_err(|e| match e.kind() {
+                ErrorKind::NotFound => e.recast(ErrorKind::Damaged, "a copied chunk does not read back"),
+                _ => e,
+            })?;
+        }
+        Ok(())
     }
 
     /// Puts anew each index that names one of the packs, with the places where the chunks went.
@@ -314,14 +334,26 @@ impl Shared {
                     *place = *new;
                 }
             }
-            let index = self.put_index(index).inspect_err(|error| {
-                if error.kind() == ErrorKind::Unknown {
-                    // It may come to light at the next opening, and it names the new pack.
-                    self.state.lock().stuck.get_or_insert(error.clone());
-                }
-            })?;
-            self.take_in(index, None, None);
+            self.replace_index(index)?;
         }
+        Ok(())
+    }
+
+    /// Puts an index anew, as its next generation. The old one goes later, on the new one's word, so that is read back first.
+    fn replace_index(&self, index: SnapshotIndex) -> Result<()> {
+        let put = self.put_index(index).and_then(|index| {
+            if !removed(Rule::CopyIsReadBack) {
+                self.read_index_back(&index)?;
+            }
+            Ok(index)
+        });
+        let index = put.inspect_err(|error| {
+            if error.kind() == ErrorKind::Unknown {
+                // It may come to light at the next opening, and it names the new pack.
+                self.state.lock().stuck.get_or_insert(error.clone());
+            }
+        })?;
+        self.take_in(index, None, None);
         Ok(())
     }
 }

@@ -174,6 +174,11 @@ fn a_sync_that_fails_for_a_creation_brings_back_nothing_that_was_collected() {
     let store = open(&disk.crash_with(&mut |_| 0));
     let damage = store.verify_all().unwrap().damage;
     assert!(damage.is_empty(), "damaged ones came back: {damage:?}");
-    let covered: Vec<u64> = store.list().unwrap().iter().map(|found| found.covers.index).collect();
+    let covered: Vec<u64> = store
+        .list()
+        .unwrap()
+        .iter()
+        .map(|found| found.covers.index)
+        .collect();
     assert_eq!(covered, [3], "what was removed is gone for good");
 }

@@ -13,6 +13,7 @@ mod places;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/random.rs"]
 mod random;
+mod rewriting;
 mod sharing;
 mod small;
 mod story;
