@@ -246,6 +246,7 @@ impl Shared {
         if sparse.is_empty() {
             return Ok(());
         }
+        let now = self.objects.now_micros();
         let (moved, copied) = self.copy(&sparse)?;
         done.copied_bytes = copied;
         done.packs_rewritten = sparse.len() as u64;
@@ -253,7 +254,7 @@ impl Shared {
             let names: Vec<String> = sparse.iter().map(|pack| names::pack(*pack)).collect();
             self.delete(&names)?;
         }
-        self.replace_indexes(&sparse, &moved)
+        self.replace_indexes(&sparse, &moved, now)
     }
 
     /// Copies every chunk that a snapshot needs of the packs into a new one: where each went, and how many bytes that were. What
@@ -315,8 +316,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Puts anew each index that names one of the packs, with the places where the chunks went.
-    fn replace_indexes(&self, packs: &BTreeSet<u64>, moved: &HashMap<ChunkName, ChunkPlace>) -> Result<()> {
+    /// Puts anew each index that names one of the packs, with the places where the chunks went. The copies were read back at `verified`
+    /// or later.
+    fn replace_indexes(
+        &self,
+        packs: &BTreeSet<u64>,
+        moved: &HashMap<ChunkName, ChunkPlace>,
+        verified: u64,
+    ) -> Result<()> {
+        let new = moved.values().next().map(|place| place.pack);
         let named: Vec<Arc<SnapshotIndex>> = {
             let state = self.state.lock();
             let names_one =
@@ -334,13 +342,13 @@ impl Shared {
                     *place = *new;
                 }
             }
-            self.replace_index(index)?;
+            self.replace_index(index, new, Some(verified))?;
         }
         Ok(())
     }
 
     /// Puts an index anew, as its next generation. The old one goes later, on the new one's word, so that is read back first.
-    fn replace_index(&self, index: SnapshotIndex) -> Result<()> {
+    fn replace_index(&self, index: SnapshotIndex, new: Option<u64>, verified: Option<u64>) -> Result<()> {
         let put = self.put_index(index).and_then(|index| {
             if !removed(Rule::CopyIsReadBack) {
                 self.read_index_back(&index)?;
@@ -353,7 +361,7 @@ impl Shared {
                 self.state.lock().stuck.get_or_insert(error.clone());
             }
         })?;
-        self.take_in(index, None, None);
+        self.take_in(index, new, verified);
         Ok(())
     }
 }

@@ -469,11 +469,12 @@ impl Shared {
         })
     }
 
-    /// Lists a committed snapshot; the chunks in the pack `own` were read back at `verified`. The indexes that it replaces go.
+    /// Lists a committed snapshot; the chunks in the pack `own` are new, and were read back at `verified`. The indexes that it
+    /// replaces go.
     pub(super) fn take_in(&self, index: SnapshotIndex, own: Option<u64>, verified: Option<u64>) {
         let index = Arc::new(index);
         let mut state = self.state.lock();
-        let replaced = state.insert(Arc::clone(&index), None);
+        let replaced = state.insert(Arc::clone(&index), own);
         for place in index.chunks.iter().filter(|place| Some(place.pack) == own) {
             if verified.is_some() {
                 state.judge(place, verified);

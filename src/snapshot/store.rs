@@ -222,12 +222,7 @@ impl Shared {
     pub(super) fn look_again(&self) -> Result<()> {
         if self.lock.is_none() {
             let found = load(&*self.objects)?;
-            let mut state = self.state.lock();
-            state.snapshots.clear();
-            for index in found.snapshots.into_values() {
-                state.insert(index, None);
-            }
-            state.unreadable = found.unreadable;
+            self.state.lock().look_again(found);
         }
         Ok(())
     }
@@ -308,7 +303,7 @@ fn load(objects: &dyn Objects) -> Result<State> {
         }
     }
     for index in by_age.into_values() {
-        state.insert(Arc::new(index), None);
+        state.insert_found(Arc::new(index));
     }
     Ok(state)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::snapshot::{Retention, Store};
 
-use super::small::{config, create, disk, open, packs, read, state};
+use super::small::{config, create, disk, draft, open, packs, read, state};
 
 const LEN: u64 = 10_000;
 
@@ -46,4 +46,51 @@ fn a_copy_that_does_not_read_back_takes_no_originals_place() {
         assert!(packs(&disk).len() <= 2, "{:?}", packs(&disk));
         assert_eq!(read(&store, id).unwrap(), bytes);
     }
+}
+
+#[test]
+fn a_rewriting_does_not_forget_the_good_copy_of_a_healed_chunk() {
+    let disk = disk();
+    let bytes = state(1, 3000);
+    {
+        let store = open(&disk);
+        create(&store, 1, &[bytes.clone(), state(2, 12_000)].concat());
+        create(&store, 2, &bytes);
+        let files = disk.files();
+        let pack = packs(&disk).into_iter().find(|path| files[path] > LEN).unwrap();
+        disk.flip_bit(&pack, 64 + 1000, 0).unwrap();
+    }
+    let store = open(&disk);
+    let second = store.list().unwrap()[0].id;
+    let reader = store.reader(second).unwrap();
+    let rotten = reader
+        .chunks()
+        .take_while(|chunk| chunk.at <= 1000)
+        .last()
+        .unwrap();
+    drop(reader);
+    let at = usize::try_from(rotten.at).unwrap();
+    let mut third = store.create(draft(3)).unwrap();
+    let good = &bytes[at..at + rotten.bytes as usize];
+    third.append_chunk(&rotten.name, good).unwrap();
+    let third = third.commit().unwrap();
+    assert_eq!(third.healed.chunks, 1);
+    assert_eq!(
+        read(&store, second).unwrap(),
+        bytes,
+        "it falls back to the good copy"
+    );
+    let collected = store.collect(&Retention::new().newest(2)).unwrap();
+    assert_eq!(
+        (collected.removed.len(), collected.packs_rewritten),
+        (1, 1),
+        "{collected:?}"
+    );
+    assert_eq!(read(&store, third.snapshot.id).unwrap(), good);
+    assert_eq!(read(&store, second).unwrap(), bytes, "it still does");
+    assert_eq!(
+        read(&open(&disk.fork()), second).unwrap(),
+        bytes,
+        "and so does the next life"
+    );
 }
