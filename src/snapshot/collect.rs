@@ -38,7 +38,8 @@ pub struct Collected {
     pub freed_bytes: u64,
     /// Bytes that were copied.
     pub copied_bytes: u64,
-    /// Why packs stay that could go, if they do: an index cannot be read, or a removal failed.
+    /// Why packs stay that could go, if they do: an index cannot be read, a removal failed, or there was no room to copy what is needed of
+    /// them. The next collection tries again.
     pub kept_because: Option<Error>,
 }
 
@@ -47,10 +48,10 @@ impl Store {
     /// the setting says, after copying the rest. Safe beside creations, readers and other processes that look; one that is
     /// interrupted is taken up by the next.
     ///
-    /// On return the snapshots in [`removed`](Collected::removed) are gone for good.
+    /// On return the snapshots in [`removed`](Collected::removed) are gone for good. That space could not be freed is no error but
+    /// [`kept_because`](Collected::kept_because). A chunk that cannot be copied because it is damaged or cannot be read stays where it is.
     ///
-    /// Errors: `Invalid` in a view; `NoSpace` and `Io` from the system: some of it may be done. A chunk that cannot be copied because it is damaged
-    /// stays where it is.
+    /// Errors: `Invalid` in a view; `Io` from the system: the snapshots may be gone or not.
     pub fn collect(&self, retention: &Retention) -> Result<Collected> {
         self.shared.writable()?;
         let _changing = self.shared.changing.lock();
@@ -142,10 +143,22 @@ impl Shared {
         for id in &done.removed {
             tracing::info!(%id, "a snapshot was removed");
         }
-        self.rewrite(&mut done)?;
-        self.remove_stale()?;
-        self.free(&mut done)?;
+        self.free_what_can_go(&mut done);
+        if let Some(error) = &done.kept_because {
+            tracing::warn!(%error, "packs of snapshots stay that could go");
+        }
         Ok(done)
+    }
+
+    /// First what needs no copy: on a full disk that makes the room for copying. Whatever fails, the snapshots are gone and their space is
+    /// freed another time.
+    fn free_what_can_go(&self, done: &mut Collected) {
+        let freed = self.free(done);
+        let rewritten = self.rewrite(done).and_then(|()| self.remove_stale());
+        // Also what a rewriting that failed has copied.
+        let freed = freed.and(self.free(done));
+        done.freed_bytes = done.freed_bytes.saturating_sub(done.copied_bytes);
+        done.kept_because = rewritten.and(freed).err().or_else(|| self.keeps_packs());
     }
 
     /// Removes the index objects that do not count any more.
@@ -184,8 +197,7 @@ impl Shared {
 
     /// Removes the packs that no snapshot needs and nobody holds.
     fn free(&self, done: &mut Collected) -> Result<()> {
-        done.kept_because = self.keeps_packs();
-        if done.kept_because.is_some() {
+        if self.keeps_packs().is_some() {
             return Ok(());
         }
         let listed = self.packs()?;
@@ -203,7 +215,7 @@ impl Shared {
         self.delete(&names)?;
         done.packs_removed += going.len() as u64;
         let freed: u64 = going.iter().map(|(_, len)| *len).sum();
-        done.freed_bytes = freed.saturating_sub(done.copied_bytes);
+        done.freed_bytes += freed;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use everlog::ErrorKind;
 use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::snapshot::{Retention, Store};
 
@@ -93,4 +94,32 @@ fn a_rewriting_does_not_forget_the_good_copy_of_a_healed_chunk() {
         bytes,
         "and so does the next life"
     );
+}
+
+/// Once the first two are gone a rewriting would copy a third of the pack of the second, and nothing needs that of the first.
+fn sparse_and_dead(store: &Store) -> Vec<u8> {
+    create(store, 1, &state(50, LEN));
+    create(store, 2, &[state(1, 20_000), state(2, 60_000)].concat());
+    create(store, 3, &state(1, 20_000));
+    state(1, 20_000)
+}
+
+#[test]
+fn a_full_disk_is_freed_of_what_needs_no_copy() {
+    let disk = disk();
+    let store = open(&disk);
+    let bytes = sparse_and_dead(&store);
+    let used: u64 = disk.files().values().map(|len| len.next_multiple_of(4096)).sum();
+    // Once the first pack is gone there is room for nothing more than was used.
+    disk.set_capacity(used - 16_384);
+    let before = packs(&disk).len();
+    let collected = store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!((collected.removed.len(), collected.packs_removed), (2, 1));
+    let kept_because = collected.kept_because.map(|e| e.kind());
+    assert_eq!(kept_because, Some(ErrorKind::NoSpace), "the other needs a copy");
+    assert_eq!((kept(&store), packs(&disk).len()), (vec![3], before - 1));
+    disk.set_capacity(1 << 30);
+    let collected = store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!((collected.packs_rewritten, collected.packs_removed), (1, 1));
+    assert_eq!(read(&store, store.list().unwrap()[0].id).unwrap(), bytes);
 }
