@@ -17,7 +17,7 @@ use super::info::Snapshot;
 use super::names::{self, ChunkName, SnapshotId};
 use super::pack_upload::PackUpload;
 use super::packs::Packs;
-use super::state::State;
+use super::state::{State, place_of};
 use super::store::{Shared, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChunkPlace, PACK_HEADER_LEN, SnapshotIndex};
@@ -259,9 +259,12 @@ impl Shared {
             return Ok(());
         }
         let now = self.objects.now_micros();
-        let (moved, copied) = self.copy(&sparse)?;
+        let needed = self.needed_of(&sparse);
+        let (moved, copied) = self.copy(&needed)?;
         done.copied_bytes = copied;
-        done.packs_rewritten = sparse.len() as u64;
+        let stays = |place: &&ChunkPlace| !moved.contains_key(&ChunkName(place.name));
+        let stay: BTreeSet<u64> = needed.iter().filter(stays).map(|place| place.pack).collect();
+        done.packs_rewritten = (sparse.len() - stay.len()) as u64;
         if removed(Rule::RewriteBeforeRemoval) {
             let names: Vec<String> = sparse.iter().map(|pack| names::pack(*pack)).collect();
             self.delete(&names)?;
@@ -269,23 +272,26 @@ impl Shared {
         self.replace_indexes(&sparse, &moved, now)
     }
 
-    /// Copies every chunk that a snapshot needs of the packs into a new one: where each went, and how many bytes that were. What
-    /// is damaged stays where it is, and keeps its pack.
-    fn copy(&self, packs: &BTreeSet<u64>) -> Result<(HashMap<ChunkName, ChunkPlace>, u64)> {
-        let places: BTreeMap<(u64, u64), ChunkPlace> = {
-            let state = self.state.lock();
-            let chunks = state.snapshots.values().flat_map(|index| &index.chunks);
-            let needed = chunks.filter(|place| packs.contains(&place.pack));
-            needed.map(|place| ((place.pack, place.offset), *place)).collect()
-        };
+    /// What snapshots need of the packs, each place once and in the order of the medium.
+    fn needed_of(&self, packs: &BTreeSet<u64>) -> Vec<ChunkPlace> {
+        let state = self.state.lock();
+        let chunks = state.snapshots.values().flat_map(|index| &index.chunks);
+        let needed = chunks.filter(|place| packs.contains(&place.pack));
+        let places: BTreeMap<(u64, u64), ChunkPlace> =
+            needed.map(|place| (place_of(place), *place)).collect();
+        places.into_values().collect()
+    }
+
+    /// Copies the chunks into a new pack: where each went, and how many bytes that were. What is damaged, or cannot be read, stays
+    /// where it is, and keeps its pack.
+    fn copy(&self, needed: &[ChunkPlace]) -> Result<(HashMap<ChunkName, ChunkPlace>, u64)> {
         let mut from = Packs::past_cache(&self.objects);
         let mut into: Option<PackUpload> = None;
         let mut moved = HashMap::new();
         let mut bytes = Vec::new();
-        for place in places.values() {
+        for place in needed {
             match from.read(place, &mut bytes) {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "a chunk cannot be copied into a new pack");
                     self.state.lock().judge(place, None);
@@ -353,6 +359,9 @@ impl Shared {
                 if let Some(new) = moved.get(&ChunkName(place.name)) {
                     *place = *new;
                 }
+            }
+            if index == *old {
+                continue;
             }
             self.replace_index(index, new, Some(verified))?;
         }

@@ -6,7 +6,7 @@ use everlog::ErrorKind;
 use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::snapshot::{Retention, Store};
 
-use super::small::{config, create, disk, draft, open, packs, read, state};
+use super::small::{config, create, disk, draft, indexes, open, packs, read, state};
 
 const LEN: u64 = 10_000;
 
@@ -109,9 +109,7 @@ fn a_full_disk_is_freed_of_what_needs_no_copy() {
     let disk = disk();
     let store = open(&disk);
     let bytes = sparse_and_dead(&store);
-    let used: u64 = disk.files().values().map(|len| len.next_multiple_of(4096)).sum();
-    // Once the first pack is gone there is room for nothing more than was used.
-    disk.set_capacity(used - 16_384);
+    disk.set_capacity(0);
     let before = packs(&disk).len();
     let collected = store.collect(&Retention::new().newest(1)).unwrap();
     assert_eq!((collected.removed.len(), collected.packs_removed), (2, 1));
@@ -121,5 +119,33 @@ fn a_full_disk_is_freed_of_what_needs_no_copy() {
     disk.set_capacity(1 << 30);
     let collected = store.collect(&Retention::new().newest(1)).unwrap();
     assert_eq!((collected.packs_rewritten, collected.packs_removed), (1, 1));
+    assert_eq!(read(&store, store.list().unwrap()[0].id).unwrap(), bytes);
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_keeps_its_chunk_and_nothing_else() {
+    let disk = disk();
+    let store = open(&disk);
+    let bytes = sparse_and_dead(&store);
+    let shared = packs(&disk)
+        .into_iter()
+        .find(|path| disk.files()[path] > 70_000)
+        .unwrap();
+    disk.set_unreadable(&shared, 2..3, true).unwrap();
+    let collected = store.collect(&Retention::new().newest(1)).unwrap();
+    assert!(collected.kept_because.is_none(), "{collected:?}");
+    assert_eq!((collected.packs_removed, collected.packs_rewritten), (1, 0));
+    let (held, named) = (packs(&disk), indexes(&disk));
+    assert!(held.contains(&shared), "the bad chunk is there");
+    store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!(
+        (packs(&disk), indexes(&disk)),
+        (held, named),
+        "there is nothing more to do"
+    );
+    disk.set_unreadable(&shared, 2..3, false).unwrap();
+    assert_eq!(read(&store, store.list().unwrap()[0].id).unwrap(), bytes);
+    store.collect(&Retention::new().newest(1)).unwrap();
+    assert!(!packs(&disk).contains(&shared), "it could be copied");
     assert_eq!(read(&store, store.list().unwrap()[0].id).unwrap(), bytes);
 }
