@@ -42,7 +42,8 @@ pub(super) struct Shared {
 impl Store {
     /// Opens the store in `dir`, which may be the directory of a journal; makes both if they are not there.
     ///
-    /// Durable on return: everything that it then lists. Damage does not keep it from opening: see [`damage`](Store::damage).
+    /// Durable on return: everything that it then lists. Damage does not keep it from opening, and neither does an index that the system
+    /// refuses to read: see [`damage`](Store::damage).
     ///
     /// Errors: `Locked` if another process has it open, `Invalid` and `Unsupported` for the settings, `NoSpace` and `Io` from the system.
     pub fn open(dir: impl AsRef<Path>, config: StoreConfig) -> Result<Store> {
@@ -181,7 +182,7 @@ impl Store {
         self.shared.state.lock().pins(id)
     }
 
-    /// Indexes that cannot be read: damaged, or of a newer version. What they need is not known, so while there is one no pack is
+    /// Indexes that cannot be read: damaged, refused by the system, or of a newer version. What they need is not known, so while there is one no pack is
     /// removed; [`remove_unreadable`](Store::remove_unreadable) gives them up.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
@@ -295,7 +296,7 @@ fn load(objects: &dyn Objects) -> Result<State> {
                 by_age.insert((index.created, id), index);
             }
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            // One that the device does not give is no worse than one that rotted: neither keeps the others from being used.
             Err(error) => {
                 tracing::warn!(%error, "an index of a snapshot cannot be read");
                 state.unreadable.insert(name.clone(), error);
