@@ -216,6 +216,7 @@ rules! {
     CreationsHoldPacks = "a creation holds the packs that it shares chunks of",
     ReadersHoldPacks = "a reader holds its snapshot and its packs",
     RewriteBeforeRemoval = "a pack is removed after every index that names it was replaced",
+    GoodCopyStays = "before the good copy of a chunk goes the indexes that stay name it, or it stays",
     CopyIsReadBack = "a rewriting reads back what it copied and put before the originals go",
     UnreadableKeepsPacks = "while an index cannot be read no pack is removed",
     StaleGoesFirst = "older generations of an index are removed before packs are",

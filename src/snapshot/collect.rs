@@ -2,7 +2,7 @@
 //! are rewritten.
 //!
 //! ```text
-//! indexes removed, and synced  ->  (live chunks copied, pack synced, named and read back  ->  every index that names an old pack put
+//! (indexes put anew that would lose the good copy of a chunk)  ->  indexes removed, and synced  ->  (live chunks copied, pack synced, named and read back  ->  every index that names an old pack put
 //! anew, under its next generation, synced and read back  ->  the old generations removed, and synced)  ->  packs removed
 //! ```
 //!
@@ -38,8 +38,8 @@ pub struct Collected {
     pub freed_bytes: u64,
     /// Bytes that were copied.
     pub copied_bytes: u64,
-    /// Why packs stay that could go, if they do: an index cannot be read, a removal failed, or there was no room to copy what is needed of
-    /// them. The next collection tries again.
+    /// Why packs or snapshots stay that could go, if they do: an index cannot be read, a removal failed, or there was no room to copy what
+    /// is needed of them. The next collection tries again.
     pub kept_because: Option<Error>,
 }
 
@@ -77,7 +77,11 @@ impl Store {
                 ));
             }
         }
-        self.shared.remove_and_free(vec![id])
+        let done = self.shared.remove_and_free(vec![id])?;
+        match done.kept_because {
+            Some(error) if done.removed.is_empty() => Err(error),
+            kept_because => Ok(Collected { kept_because, ..done }),
+        }
     }
 
     /// Gives up the indexes that cannot be read, those of a newer version included, so that the packs that only they needed can be
@@ -117,8 +121,9 @@ impl Shared {
     }
 
     /// Removes indexes, then what nothing needs any more. `changing` is held.
-    fn remove_and_free(&self, victims: Vec<SnapshotId>) -> Result<Collected> {
+    fn remove_and_free(&self, mut victims: Vec<SnapshotId>) -> Result<Collected> {
         let mut done = Collected::default();
+        let stay_because = self.keep_good_copies(&mut victims);
         if removed(Rule::IndexGoesFirst) {
             let kept = self.state.lock().snapshots.clone();
             self.state.lock().remove(&victims);
@@ -144,6 +149,7 @@ impl Shared {
             tracing::info!(%id, "a snapshot was removed");
         }
         self.free_what_can_go(&mut done);
+        done.kept_because = stay_because.or(done.kept_because);
         if let Some(error) = &done.kept_because {
             tracing::warn!(%error, "packs of snapshots stay that could go");
         }
@@ -369,7 +375,12 @@ impl Shared {
     }
 
     /// Puts an index anew, as its next generation. The old one goes later, on the new one's word, so that is read back first.
-    fn replace_index(&self, index: SnapshotIndex, new: Option<u64>, verified: Option<u64>) -> Result<()> {
+    pub(super) fn replace_index(
+        &self,
+        index: SnapshotIndex,
+        new: Option<u64>,
+        verified: Option<u64>,
+    ) -> Result<()> {
         let put = self.put_index(index).and_then(|index| {
             if !removed(Rule::CopyIsReadBack) {
                 self.read_index_back(&index)?;

@@ -49,6 +49,7 @@ mod config;
 pub mod contract;
 mod create;
 mod directory;
+mod doubles;
 mod info;
 mod memory;
 mod names;

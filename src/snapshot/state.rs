@@ -246,6 +246,12 @@ impl State {
         }
     }
 
+    /// Says that the chunk is as it should be at `place`, where it is known from now on.
+    pub(super) fn prefer(&mut self, place: &ChunkPlace, verified_micros: u64) {
+        self.learn(place, true);
+        self.judge(place, Some(verified_micros));
+    }
+
     pub(super) fn is_damaged(&self, index: &SnapshotIndex) -> bool {
         !self.damaged.is_empty()
             && index

@@ -9,6 +9,7 @@ mod compressed;
 mod drawn;
 mod enumerated;
 mod faults;
+mod healed;
 mod places;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/random.rs"]
