@@ -2,8 +2,8 @@
 //! are rewritten.
 //!
 //! ```text
-//! indexes removed, and synced  ->  (live chunks copied, pack synced and named  ->  every index that names an old pack put
-//! anew, under its next generation, and synced  ->  the old generations removed, and synced)  ->  packs removed
+//! (indexes put anew that would lose the good copy of a chunk)  ->  indexes removed, and synced  ->  (live chunks copied, pack synced, named and read back  ->  every index that names an old pack put
+//! anew, under its next generation, synced and read back  ->  the old generations removed, and synced)  ->  packs removed
 //! ```
 //!
 //! At each arrow a crash leaves more than is needed, never less. A pack goes only while no index names it, nobody holds it, and
@@ -18,7 +18,7 @@ use super::names::{self, ChunkName, SnapshotId};
 use super::pack_upload::PackUpload;
 use super::packs::Packs;
 use super::pin::PinInfo;
-use super::state::State;
+use super::state::{State, place_of};
 use super::store::{Shared, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChunkPlace, PACK_HEADER_LEN, SnapshotIndex};
@@ -41,7 +41,8 @@ pub struct Collected {
     pub copied_bytes: u64,
     /// Pins that had expired, and whose files were removed.
     pub expired: Vec<PinInfo>,
-    /// Why packs stay that could go, if they do: an index cannot be read, or a removal failed.
+    /// Why packs or snapshots stay that could go, if they do: an index cannot be read, a removal failed, or there was no room to copy what
+    /// is needed of them. The next collection tries again.
     pub kept_because: Option<Error>,
 }
 
@@ -50,10 +51,10 @@ impl Store {
     /// the setting says, after copying the rest. Safe beside creations, readers and other processes that look; one that is
     /// interrupted is taken up by the next.
     ///
-    /// On return the snapshots in [`removed`](Collected::removed) are gone for good.
+    /// On return the snapshots in [`removed`](Collected::removed) are gone for good. That space could not be freed is no error but
+    /// [`kept_because`](Collected::kept_because). A chunk that cannot be copied because it is damaged or cannot be read stays where it is.
     ///
-    /// Errors: `Invalid` in a view; `NoSpace` and `Io` from the system: some of it may be done. A chunk that cannot be copied because it is damaged
-    /// stays where it is.
+    /// Errors: `Invalid` in a view; `Io` from the system: the snapshots may be gone or not.
     pub fn collect(&self, retention: &Retention) -> Result<Collected> {
         self.collect_watched(retention, &mut |_, _| {})
     }
@@ -92,7 +93,11 @@ impl Store {
                 return Err(Error::new(ErrorKind::Busy, format!("snapshot {id} is {by}")));
             }
         }
-        self.shared.remove_and_free(vec![id], &mut |_, _| {})
+        let done = self.shared.remove_and_free(vec![id], &mut |_, _| {})?;
+        match done.kept_because {
+            Some(error) if done.removed.is_empty() => Err(error),
+            kept_because => Ok(Collected { kept_because, ..done }),
+        }
     }
 
     /// Gives up the indexes that cannot be read, those of a newer version included, so that the packs that only they needed can be
@@ -134,10 +139,11 @@ impl Shared {
     /// Removes indexes, then what nothing needs any more. `changing` is held.
     fn remove_and_free(
         &self,
-        victims: Vec<SnapshotId>,
+        mut victims: Vec<SnapshotId>,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Collected> {
         let mut done = Collected::default();
+        let stay_because = self.keep_good_copies(&mut victims);
         if removed(Rule::IndexGoesFirst) {
             let kept = self.state.lock().snapshots.clone();
             self.state.lock().remove(&victims);
@@ -167,10 +173,23 @@ impl Shared {
         for id in &done.removed {
             tracing::info!(%id, "a snapshot was removed");
         }
-        self.rewrite(&mut done, progress)?;
-        self.remove_stale()?;
-        self.free(&mut done)?;
+        self.free_what_can_go(&mut done, progress);
+        done.kept_because = stay_because.or(done.kept_because);
+        if let Some(error) = &done.kept_because {
+            tracing::warn!(%error, "packs of snapshots stay that could go");
+        }
         Ok(done)
+    }
+
+    /// First what needs no copy: on a full disk that makes the room for copying. Whatever fails, the snapshots are gone and their space is
+    /// freed another time.
+    fn free_what_can_go(&self, done: &mut Collected, progress: &mut dyn FnMut(u64, u64)) {
+        let freed = self.free(done);
+        let rewritten = self.rewrite(done, progress).and_then(|()| self.remove_stale());
+        // Also what a rewriting that failed has copied.
+        let freed = freed.and(self.free(done));
+        done.freed_bytes = done.freed_bytes.saturating_sub(done.copied_bytes);
+        done.kept_because = rewritten.and(freed).err().or_else(|| self.keeps_packs());
     }
 
     /// Removes the indexes and pins that do not count any more. `changing` is held.
@@ -209,8 +228,7 @@ impl Shared {
 
     /// Removes the packs that no snapshot needs and nobody holds.
     fn free(&self, done: &mut Collected) -> Result<()> {
-        done.kept_because = self.keeps_packs();
-        if done.kept_because.is_some() {
+        if self.keeps_packs().is_some() {
             return Ok(());
         }
         let listed = self.packs()?;
@@ -228,7 +246,7 @@ impl Shared {
         self.delete(&names)?;
         done.packs_removed += going.len() as u64;
         let freed: u64 = going.iter().map(|(_, len)| *len).sum();
-        done.freed_bytes = freed.saturating_sub(done.copied_bytes);
+        done.freed_bytes += freed;
         Ok(())
     }
 
@@ -271,41 +289,48 @@ impl Shared {
         if sparse.is_empty() {
             return Ok(());
         }
-        let (moved, copied) = self.copy(&sparse, progress)?;
+        let now = self.objects.now_micros();
+        let needed = self.needed_of(&sparse);
+        let (moved, copied) = self.copy(&needed, progress)?;
         done.copied_bytes = copied;
-        done.packs_rewritten = sparse.len() as u64;
+        let stays = |place: &&ChunkPlace| !moved.contains_key(&ChunkName(place.name));
+        let stay: BTreeSet<u64> = needed.iter().filter(stays).map(|place| place.pack).collect();
+        done.packs_rewritten = (sparse.len() - stay.len()) as u64;
         if removed(Rule::RewriteBeforeRemoval) {
             let names: Vec<String> = sparse.iter().map(|pack| names::pack(*pack)).collect();
             self.delete(&names)?;
         }
-        self.replace_indexes(&sparse, &moved)
+        self.replace_indexes(&sparse, &moved, now)
     }
 
-    /// Copies every chunk that a snapshot needs of the packs into a new one: where each went, and how many bytes that were. What
-    /// is damaged stays where it is, and keeps its pack.
+    /// What snapshots need of the packs, each place once and in the order of the medium.
+    fn needed_of(&self, packs: &BTreeSet<u64>) -> Vec<ChunkPlace> {
+        let state = self.state.lock();
+        let chunks = state.snapshots.values().flat_map(|index| &index.chunks);
+        let needed = chunks.filter(|place| packs.contains(&place.pack));
+        let places: BTreeMap<(u64, u64), ChunkPlace> =
+            needed.map(|place| (place_of(place), *place)).collect();
+        places.into_values().collect()
+    }
+
+    /// Copies the chunks into a new pack: where each went, and how many bytes that were. What is damaged, or cannot be read, stays
+    /// where it is, and keeps its pack.
     fn copy(
         &self,
-        packs: &BTreeSet<u64>,
+        needed: &[ChunkPlace],
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(HashMap<ChunkName, ChunkPlace>, u64)> {
-        let places: BTreeMap<(u64, u64), ChunkPlace> = {
-            let state = self.state.lock();
-            let chunks = state.snapshots.values().flat_map(|index| &index.chunks);
-            let needed = chunks.filter(|place| packs.contains(&place.pack));
-            needed.map(|place| ((place.pack, place.offset), *place)).collect()
-        };
         let mut from = Packs::past_cache(&self.objects);
         let mut into: Option<PackUpload> = None;
         let mut moved = HashMap::new();
         let mut bytes = Vec::new();
-        let total = places.values().map(|place| u64::from(place.stored_len)).sum();
+        let total = needed.iter().map(|place| u64::from(place.stored_len)).sum();
         let mut read = 0;
-        for place in places.values() {
+        for place in needed {
             progress(read, total);
             read += u64::from(place.stored_len);
             match from.read(place, &mut bytes) {
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Io => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "a chunk cannot be copied into a new pack");
                     self.state.lock().judge(place, None);
@@ -325,11 +350,38 @@ impl Shared {
         if let Some(pack) = &mut into {
             pack.finish(self)?;
         }
+        self.read_copies_back(&moved)?;
         Ok((moved, copied))
     }
 
-    /// Puts anew each index that names one of the packs, with the places where the chunks went.
-    fn replace_indexes(&self, packs: &BTreeSet<u64>, moved: &HashMap<ChunkName, ChunkPlace>) -> Result<()> {
+    /// What a copy was made of goes on the copy's word, so that is read past the cache first. One that does not read back
+    /// is named by nothing, and freed like any other such pack.
+    fn read_copies_back(&self, moved: &HashMap<ChunkName, ChunkPlace>) -> Result<()> {
+        if removed(Rule::CopyIsReadBack) {
+            return Ok(());
+        }
+        let mut packs = Packs::past_cache(&self.objects);
+        let mut bytes = Vec::new();
+        let mut copies: Vec<&ChunkPlace> = moved.values().collect();
+        copies.sort_by_key(|place| place.offset);
+        for place in copies {
+            packs.read(place, &mut bytes).map_err(|e| match e.kind() {
+                ErrorKind::NotFound => e.recast(ErrorKind::Damaged, "a copied chunk does not read back"),
+                _ => e,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Puts anew each index that names one of the packs, with the places where the chunks went. The copies were read back at `verified`
+    /// or later.
+    fn replace_indexes(
+        &self,
+        packs: &BTreeSet<u64>,
+        moved: &HashMap<ChunkName, ChunkPlace>,
+        verified: u64,
+    ) -> Result<()> {
+        let new = moved.values().next().map(|place| place.pack);
         let named: Vec<Arc<SnapshotIndex>> = {
             let state = self.state.lock();
             let names_one =
@@ -347,14 +399,34 @@ impl Shared {
                     *place = *new;
                 }
             }
-            let index = self.put_index(index).inspect_err(|error| {
-                if error.kind() == ErrorKind::Unknown {
-                    // It may come to light at the next opening, and it names the new pack.
-                    self.state.lock().stuck.get_or_insert(error.clone());
-                }
-            })?;
-            self.take_in(index, None, None);
+            if index == *old {
+                continue;
+            }
+            self.replace_index(index, new, Some(verified))?;
         }
+        Ok(())
+    }
+
+    /// Puts an index anew, as its next generation. The old one goes later, on the new one's word, so that is read back first.
+    pub(super) fn replace_index(
+        &self,
+        index: SnapshotIndex,
+        new: Option<u64>,
+        verified: Option<u64>,
+    ) -> Result<()> {
+        let put = self.put_index(index).and_then(|index| {
+            if !removed(Rule::CopyIsReadBack) {
+                self.read_index_back(&index)?;
+            }
+            Ok(index)
+        });
+        let index = put.inspect_err(|error| {
+            if error.kind() == ErrorKind::Unknown {
+                // It may come to light at the next opening, and it names the new pack.
+                self.state.lock().stuck.get_or_insert(error.clone());
+            }
+        })?;
+        self.take_in(index, new, verified);
         Ok(())
     }
 }

@@ -72,6 +72,7 @@ impl StoreConfig {
 
     /// Whether a creation reads back what it stored, past the cache, before it commits. Default true: whoever deletes a log
     /// because a snapshot holds its effect should know that the medium has the snapshot. Costs a read of the new bytes.
+    /// What a collection copies it always reads back, before the original goes.
     #[must_use]
     pub fn read_back(mut self, read_back: bool) -> StoreConfig {
         self.read_back = read_back;

@@ -157,7 +157,11 @@ impl Creation {
         let now = shared.objects.now_micros();
         let changing = shared.changing.lock();
         let put = shared.put_index(index).and_then(|index| {
-            let read_back = self.read_index_back(&index, read_back)?;
+            let past_cache = read_back == ReadBack::No || shared.read_index_back(&index)?;
+            let read_back = match past_cache {
+                true => read_back,
+                false => ReadBack::PerhapsCached,
+            };
             Ok((index, read_back))
         });
         let (index, read_back) = put?;
@@ -376,42 +380,6 @@ impl Creation {
             false => ReadBack::PerhapsCached,
         })
     }
-
-    /// Reads the index, past the cache. It is committed; if it does not read back, it goes again.
-    fn read_index_back(&self, index: &SnapshotIndex, so_far: ReadBack) -> Result<ReadBack> {
-        if so_far == ReadBack::No {
-            return Ok(so_far);
-        }
-        let objects = &self.shared.objects;
-        let name = names::index(SnapshotId(index.id), index.generation);
-        let read = objects
-            .get(&name)
-            .and_then(|object| Ok((object.evict()?, read_all(&*object)?)));
-        let read = read.map_err(|e| Error::io(objects.display(&name), "read the index back", e));
-        let found =
-            read.and_then(
-                |(past_cache, bytes)| match bytes.map(|bytes| SnapshotIndex::decode(&bytes)) {
-                    Some(Ok(found)) if found == *index => Ok(past_cache),
-                    _ => {
-                        let text = "the new index does not read back";
-                        Err(Error::at_offset(
-                            ErrorKind::Damaged,
-                            objects.display(&name),
-                            0,
-                            text,
-                        ))
-                    }
-                },
-            );
-        match found {
-            Ok(true) => Ok(so_far),
-            Ok(false) => Ok(ReadBack::PerhapsCached),
-            Err(error) => match objects.delete(&[name]) {
-                Ok(()) => Err(error),
-                Err(_) => Err(error.recast(ErrorKind::Unknown, PERHAPS)),
-            },
-        }
-    }
 }
 
 impl Write for Creation {
@@ -476,11 +444,37 @@ impl Shared {
         Ok(index)
     }
 
-    /// Lists a committed snapshot; the chunks in the pack `own` were read back at `verified`. The indexes that it replaces go.
+    /// Reads an index that was put, past the cache: true if it surely came from the device. If it does not read back, it goes again.
+    pub(super) fn read_index_back(&self, index: &SnapshotIndex) -> Result<bool> {
+        let objects = &self.objects;
+        let name = names::index(SnapshotId(index.id), index.generation);
+        let read = objects
+            .get(&name)
+            .and_then(|object| Ok((object.evict()?, read_all(&*object)?)));
+        let read = read.map_err(|e| Error::io(objects.display(&name), "read the index back", e));
+        let found =
+            read.and_then(
+                |(past_cache, bytes)| match bytes.map(|bytes| SnapshotIndex::decode(&bytes)) {
+                    Some(Ok(found)) if found == *index => Ok(past_cache),
+                    _ => {
+                        let text = "the new index does not read back";
+                        let path = objects.display(&name);
+                        Err(Error::at_offset(ErrorKind::Damaged, path, 0, text))
+                    }
+                },
+            );
+        found.or_else(|error| match objects.delete(&[name]) {
+            Ok(()) => Err(error),
+            Err(_) => Err(error.recast(ErrorKind::Unknown, PERHAPS)),
+        })
+    }
+
+    /// Lists a committed snapshot; the chunks in the pack `own` are new, and were read back at `verified`. The indexes that it
+    /// replaces go.
     pub(super) fn take_in(&self, index: SnapshotIndex, own: Option<u64>, verified: Option<u64>) {
         let index = Arc::new(index);
         let mut state = self.state.lock();
-        let replaced = state.insert(Arc::clone(&index), None);
+        let replaced = state.insert(Arc::clone(&index), own);
         for place in index.chunks.iter().filter(|place| Some(place.pack) == own) {
             if verified.is_some() {
                 state.judge(place, verified);

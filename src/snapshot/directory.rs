@@ -6,12 +6,20 @@ use std::path::PathBuf;
 use super::objects::{Object, Objects, Upload};
 use crate::fs::{Access, File, Fs, Lock};
 use crate::mutant::{Rule, removed};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, MutexGuard};
 
 /// The directory `snapshots` of an [`Fs`], and `snapshots.lock` beside it: where a store keeps its objects by default.
 #[derive(Clone, Debug)]
 pub struct Directory {
     fs: Arc<dyn Fs>,
+    names: Arc<Names>,
+}
+
+/// A sync of the directory that fails may forget for good what anybody changed in it, and whoever syncs next is told Ok. So names are
+/// given and taken one after the other: each with its own sync, and what cleans up if that fails.
+#[derive(Debug, Default)]
+struct Names {
+    changing: Mutex<()>,
 }
 
 const DIR: &str = "snapshots";
@@ -23,6 +31,7 @@ const UNFINISHED: &str = ".tmp";
 #[derive(Debug)]
 struct FileUpload {
     fs: Arc<dyn Fs>,
+    names: Arc<Names>,
     file: Arc<dyn File>,
     name: String,
     at: u64,
@@ -33,11 +42,20 @@ struct FileUpload {
 #[derive(Debug)]
 struct FileObject(Arc<dyn File>);
 
+impl Names {
+    fn change(&self) -> Option<MutexGuard<'_, ()>> {
+        (!removed(Rule::SnapshotNamesInTurn)).then(|| self.changing.lock())
+    }
+}
+
 impl Directory {
     /// That of `fs`. Nothing is made or read yet.
     #[must_use]
     pub fn new(fs: Arc<dyn Fs>) -> Directory {
-        Directory { fs }
+        Directory {
+            fs,
+            names: Arc::default(),
+        }
     }
 
     fn remove_all(&self, names: &[String]) -> io::Result<()> {
@@ -103,6 +121,7 @@ impl Objects for Directory {
         };
         Ok(Box::new(FileUpload {
             fs: Arc::clone(&self.fs),
+            names: Arc::clone(&self.names),
             file,
             name: name.to_owned(),
             at: 0,
@@ -116,6 +135,7 @@ impl Objects for Directory {
     }
 
     fn delete(&self, names: &[String]) -> io::Result<()> {
+        let _changing = self.names.change();
         self.remove_all(names)?;
         match removed(Rule::SnapshotRemovalSync) {
             true => Ok(()),
@@ -163,6 +183,8 @@ impl Upload for FileUpload {
 
     fn publish(mut self: Box<Self>) -> io::Result<()> {
         let to = path(&self.name);
+        let names = Arc::clone(&self.names);
+        let _changing = names.change();
         // One process writes, so nobody makes the name between this and the rename.
         match self.fs.open(&to, Access::Read) {
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),

@@ -50,6 +50,7 @@ mod config;
 pub mod contract;
 mod create;
 mod directory;
+mod doubles;
 mod export;
 mod info;
 mod memory;

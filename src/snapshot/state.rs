@@ -69,32 +69,71 @@ impl PinFile {
 }
 
 impl State {
-    /// Takes in a committed snapshot; returns the index that it replaces.
+    /// Takes in an index that an opening found, the older snapshots first: of a chunk that stands twice the last place counts, where it
+    /// was perhaps stored anew because it had rotted at the first.
+    pub(super) fn insert_found(&mut self, index: Arc<SnapshotIndex>) {
+        for place in &index.chunks {
+            self.learn(place, true);
+        }
+        self.snapshots.insert(SnapshotId(index.id), index);
+    }
+
+    /// Takes in a committed index, whose chunks in the pack `own` have just been stored; returns the index that it replaces. A chunk
+    /// that it has elsewhere stays known where it is known: it may have rotted there meanwhile, and been stored anew.
     pub(super) fn insert(
         &mut self,
         index: Arc<SnapshotIndex>,
-        verified_micros: Option<u64>,
+        own: Option<u64>,
     ) -> Option<Arc<SnapshotIndex>> {
-        self.learn(&index, verified_micros);
-        self.snapshots.insert(SnapshotId(index.id), index)
-    }
-
-    fn learn(&mut self, index: &SnapshotIndex, verified_micros: Option<u64>) {
         for place in &index.chunks {
-            let known = Known {
-                place: *place,
-                verified_micros,
+            self.learn(place, Some(place.pack) == own);
+        }
+        let replaced = self.snapshots.insert(SnapshotId(index.id), Arc::clone(&index));
+        if let Some(old) = &replaced {
+            let places: HashSet<(u64, u64)> = index.chunks.iter().map(place_of).collect();
+            let mut gone = old
+                .chunks
+                .iter()
+                .filter(|place| !places.contains(&place_of(place)));
+            let is_known = |place: &ChunkPlace| {
+                let known = self.chunks.get(&ChunkName(place.name));
+                known.is_some_and(|known| known.place == *place)
             };
-            let name = ChunkName(place.name);
-            let entry = self.chunks.entry(name).or_insert(known);
-            // At the place where it was known it is as good as it was.
-            if entry.place != *place {
-                *entry = known;
-                self.damaged.remove(&name);
-            } else if verified_micros > entry.verified_micros {
-                entry.verified_micros = verified_micros;
+            if gone.any(is_known) {
+                self.leave_places();
             }
         }
+        replaced
+    }
+
+    /// At the place where a chunk is known it is as good as it was.
+    fn learn(&mut self, place: &ChunkPlace, counts: bool) {
+        let known = Known {
+            place: *place,
+            verified_micros: None,
+        };
+        let name = ChunkName(place.name);
+        let entry = self.chunks.entry(name).or_insert(known);
+        if entry.place != *place && counts {
+            *entry = known;
+            self.damaged.remove(&name);
+        }
+    }
+
+    /// Takes over what a view found when it looked again.
+    pub(super) fn look_again(&mut self, found: State) {
+        let State {
+            snapshots,
+            chunks,
+            unreadable,
+            pin_files,
+            ..
+        } = found;
+        let before = std::mem::replace(&mut self.chunks, chunks);
+        let place = |known: Option<&Known>| known.map(|known| known.place);
+        self.damaged
+            .retain(|name| place(self.chunks.get(name)) == place(before.get(name)));
+        (self.snapshots, self.unreadable, self.pin_files) = (snapshots, unreadable, pin_files);
     }
 
     /// A chunk that is being written counts for others at once only where that rule is removed.
@@ -145,12 +184,16 @@ impl State {
         }
         self.chunks.retain(|name, _| needed.contains(name));
         self.damaged.retain(|name| needed.contains(name));
-        // A chunk that was known at a place of what is gone stands elsewhere, too, or it would be gone.
+        self.leave_places();
+    }
+
+    /// No chunk is known at a place that no index names. It stands elsewhere, too, or it would be gone.
+    fn leave_places(&mut self) {
         let places = self.places();
         for index in self.snapshots.values() {
             for place in &index.chunks {
                 if let Some(known) = self.chunks.get_mut(&ChunkName(place.name))
-                    && !places.contains(&(known.place.pack, known.place.offset))
+                    && !places.contains(&place_of(&known.place))
                 {
                     *known = Known {
                         place: *place,
@@ -164,7 +207,7 @@ impl State {
     /// Where any snapshot has a chunk.
     fn places(&self) -> HashSet<(u64, u64)> {
         let chunks = self.snapshots.values().flat_map(|index| &index.chunks);
-        chunks.map(|place| (place.pack, place.offset)).collect()
+        chunks.map(place_of).collect()
     }
 
     /// Where the chunk is; its pack is held from now on, if the second is true.
@@ -229,6 +272,12 @@ impl State {
         }
     }
 
+    /// Says that the chunk is as it should be at `place`, where it is known from now on.
+    pub(super) fn prefer(&mut self, place: &ChunkPlace, verified_micros: u64) {
+        self.learn(place, true);
+        self.judge(place, Some(verified_micros));
+    }
+
     pub(super) fn is_damaged(&self, index: &SnapshotIndex) -> bool {
         !self.damaged.is_empty()
             && index
@@ -289,11 +338,6 @@ impl State {
         self.pin_files.retain(|file| !names.contains(&file.name));
     }
 
-    /// A view has looked again.
-    pub(super) fn replace_pin_files(&mut self, other: State) {
-        self.pin_files = other.pin_files;
-    }
-
     /// Forgets the pins that are over, whose files are to be removed. Returns those that are files.
     pub(super) fn expire_pins(&mut self, now_micros: u64) -> Vec<PinFile> {
         self.pins.retain(|pin| pin.expires_micros > now_micros);
@@ -344,6 +388,10 @@ impl State {
             .filter(|(_, index)| index.chunks.contains(place));
         users.map(|(id, _)| *id).collect()
     }
+}
+
+pub(super) fn place_of(place: &ChunkPlace) -> (u64, u64) {
+    (place.pack, place.offset)
 }
 
 /// The packs of an index, each once.

@@ -43,7 +43,8 @@ pub(super) struct Shared {
 impl Store {
     /// Opens the store in `dir`, which may be the directory of a journal; makes both if they are not there.
     ///
-    /// Durable on return: everything that it then lists. Damage does not keep it from opening: see [`damage`](Store::damage).
+    /// Durable on return: everything that it then lists. Damage does not keep it from opening, and neither does an index that the system
+    /// refuses to read: see [`damage`](Store::damage).
     ///
     /// Errors: `Locked` if another process has it open, `Invalid` and `Unsupported` for the settings, `NoSpace` and `Io` from the system.
     pub fn open(dir: impl AsRef<Path>, config: StoreConfig) -> Result<Store> {
@@ -167,7 +168,7 @@ impl Store {
             .is_some_and(|index| state.is_damaged(index))
     }
 
-    /// Indexes that cannot be read: damaged, or of a newer version. What they need is not known, so while there is one no pack is
+    /// Indexes that cannot be read: damaged, refused by the system, or of a newer version. What they need is not known, so while there is one no pack is
     /// removed; [`remove_unreadable`](Store::remove_unreadable) gives them up.
     #[must_use]
     pub fn damage(&self) -> Vec<Damage> {
@@ -207,14 +208,8 @@ impl Shared {
     /// A view reads again what its writer may have changed; a store knows.
     pub(super) fn look_again(&self) -> Result<()> {
         if self.lock.is_none() {
-            let mut found = load(&*self.objects)?;
-            let mut state = self.state.lock();
-            state.snapshots.clear();
-            for index in std::mem::take(&mut found.snapshots).into_values() {
-                state.insert(index, None);
-            }
-            state.unreadable = std::mem::take(&mut found.unreadable);
-            state.replace_pin_files(found);
+            let found = load(&*self.objects)?;
+            self.state.lock().look_again(found);
         }
         Ok(())
     }
@@ -287,7 +282,7 @@ fn load(objects: &dyn Objects) -> Result<State> {
                 by_age.insert((index.created, id), index);
             }
             Ok(None) => {}
-            Err(error) if error.kind() == ErrorKind::Io => return Err(error),
+            // One that the device does not give is no worse than one that rotted: neither keeps the others from being used.
             Err(error) => {
                 tracing::warn!(%error, "an index of a snapshot cannot be read");
                 state.unreadable.insert(name.clone(), error);
@@ -295,7 +290,7 @@ fn load(objects: &dyn Objects) -> Result<State> {
         }
     }
     for index in by_age.into_values() {
-        state.insert(Arc::new(index), None);
+        state.insert_found(Arc::new(index));
     }
     let pins = listed.iter().filter(|_| !removed(Rule::PinsAreLoaded));
     for file in pins.filter_map(|name| pin::load(objects, name)) {

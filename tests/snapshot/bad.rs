@@ -243,6 +243,31 @@ fn a_sector_that_cannot_be_read_is_an_error_and_a_finding() {
 }
 
 #[test]
+fn an_index_that_the_device_does_not_give_keeps_no_store_closed() {
+    let disk = disk();
+    let store = open(&disk);
+    let [first, second] = [1, 2].map(|index| create(&store, index, &state(index, 5000)).snapshot.id);
+    drop(store);
+    let mut indexes = indexes(&disk);
+    indexes.retain(|path| path.contains(&first.to_string()));
+    disk.set_unreadable(&indexes[0], 1..2, true).unwrap();
+    let store = open(&disk);
+    let damage = store.damage();
+    assert_eq!((damage.len(), damage[0].error.kind()), (1, ErrorKind::Io));
+    assert_eq!(damage[0].snapshots, [first]);
+    assert_eq!(read(&store, second).unwrap(), state(2, 5000));
+    let kept_because = store.collect(&Retention::new()).unwrap().kept_because;
+    assert_eq!(kept_because.map(|e| e.kind()), Some(ErrorKind::Io));
+    drop(store);
+    disk.set_unreadable(&indexes[0], 1..2, false).unwrap();
+    assert_eq!(
+        read(&open(&disk), first).unwrap(),
+        state(1, 5000),
+        "it may come back"
+    );
+}
+
+#[test]
 fn a_scrub_goes_round_within_its_budget_and_finds_what_is_damaged() {
     let disk = disk();
     let store = open(&disk);

@@ -2,6 +2,7 @@
 
 mod bad;
 mod basics;
+mod beside;
 mod collecting;
 #[cfg(feature = "zstd")]
 mod compressed;
@@ -9,11 +10,13 @@ mod drawn;
 mod enumerated;
 mod exports;
 mod faults;
+mod healed;
 mod pins;
 mod places;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/random.rs"]
 mod random;
+mod rewriting;
 mod sharing;
 mod small;
 mod story;

@@ -212,3 +212,24 @@ fn the_same_snapshot_again_takes_the_place_of_the_first() {
     drop(store);
     assert_eq!(read(&open(&disk), first.id).unwrap(), bytes);
 }
+
+/// The creation shares the chunk while it is sound. Then that rots, and is stored anew for another one.
+#[test]
+fn a_commit_does_not_forget_where_the_good_copy_of_a_chunk_is() {
+    let disk = disk();
+    let store = open(&disk);
+    let bytes = state(1, 700);
+    let first = create(&store, 1, &bytes).snapshot.id;
+    let mut late = store.create(draft(3)).unwrap();
+    for chunk in store.reader(first).unwrap().chunks() {
+        assert!(late.append_known(&chunk.name).unwrap());
+    }
+    disk.flip_bit(&packs(&disk)[0], 80, 0).unwrap();
+    assert_eq!(store.verify(first).unwrap().damage.len(), 1);
+    let second = create(&store, 2, &bytes);
+    assert_eq!(second.healed.chunks, 1);
+    let late = late.commit().unwrap().snapshot.id;
+    for id in [first, second.snapshot.id, late] {
+        assert_eq!(read(&store, id).unwrap(), bytes);
+    }
+}

@@ -1,0 +1,67 @@
+//! A chunk that rotted and was stored anew for a later snapshot: the older one, which can be read because of that, stays readable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use everlog::ErrorKind;
+use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
+use everlog::snapshot::{Retention, SnapshotId, Store};
+
+use super::small::{config, create, disk, open, packs, read, state};
+
+fn kept(store: &Store) -> Vec<u64> {
+    let list = store.list().unwrap();
+    list.iter().rev().map(|snapshot| snapshot.covers.index).collect()
+}
+
+/// Of the first of three snapshots a chunk is rotten, and good in the pack of the second. What the first holds.
+fn healed(disk: &SimFs) -> (SnapshotId, Vec<u8>) {
+    let bytes = state(1, 3000);
+    let first = create(&open(disk), 1, &bytes).snapshot.id;
+    disk.flip_bit(&packs(disk)[0], 64 + 1000, 0).unwrap();
+    let store = open(disk);
+    let second = create(&store, 2, &[bytes.clone(), state(2, 500)].concat());
+    assert_eq!(second.healed.chunks, 1);
+    create(&store, 3, &state(3, 500));
+    assert_eq!(read(&store, first).unwrap(), bytes);
+    (first, bytes)
+}
+
+#[test]
+fn a_collection_does_not_take_the_only_good_copy_of_a_chunk() {
+    let disk = disk();
+    let (first, bytes) = healed(&disk);
+    // A life that knows nothing of what rotted.
+    let store = open(&disk);
+    let _pin = store.pin(first, "backup", Duration::from_secs(3600)).unwrap();
+    store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!(kept(&store), [1, 3]);
+    assert_eq!(read(&store, first).unwrap(), bytes);
+    assert!(store.verify_all().unwrap().damage.is_empty(), "it is whole again");
+    drop(store);
+    let store = open(&disk.crash(1));
+    assert_eq!(kept(&store), [1, 3]);
+    assert_eq!(read(&store, first).unwrap(), bytes);
+}
+
+#[test]
+fn if_no_index_can_be_put_anew_what_has_the_good_copy_stays() {
+    let disk = disk();
+    let (first, bytes) = healed(&disk);
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let store = Store::open_on(Arc::new(fs.clone()), config()).unwrap();
+    let second = store.list().unwrap()[1].id;
+    let _pin = store.pin(first, "backup", Duration::from_secs(3600)).unwrap();
+    fs.add(Rule::on(Op::Write, Fault::no_space()).path(".snap"));
+    let collected = store.collect(&Retention::new().newest(1)).unwrap();
+    let kept_because = collected.kept_because.map(|e| e.kind());
+    assert_eq!(
+        (collected.removed.len(), kept_because),
+        (0, Some(ErrorKind::NoSpace))
+    );
+    fs.add(Rule::on(Op::Write, Fault::no_space()).path(".snap"));
+    let error = store.remove(second).unwrap_err();
+    assert_eq!((error.kind(), kept(&store)), (ErrorKind::NoSpace, vec![1, 2, 3]));
+    store.remove(second).unwrap();
+    assert_eq!((kept(&store), read(&store, first).unwrap()), (vec![1, 3], bytes));
+}
