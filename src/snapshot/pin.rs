@@ -10,15 +10,17 @@ pub struct Pin {
     shared: Arc<Shared>,
     id: SnapshotId,
     owner: String,
+    number: u64,
     kept: bool,
 }
 
 impl Pin {
-    pub(super) fn new(shared: Arc<Shared>, id: SnapshotId, owner: &str) -> Pin {
+    pub(super) fn new(shared: Arc<Shared>, id: SnapshotId, owner: &str, number: u64) -> Pin {
         Pin {
             shared,
             id,
             owner: owner.to_owned(),
+            number,
             kept: false,
         }
     }
@@ -41,7 +43,7 @@ impl std::fmt::Debug for Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         if !self.kept {
-            self.shared.state.lock().unpin(self.id, &self.owner);
+            self.shared.state.lock().unpin_number(self.number);
         }
     }
 }

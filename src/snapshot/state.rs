@@ -19,6 +19,8 @@ pub(super) struct State {
     /// How many readers a snapshot has.
     read: HashMap<SnapshotId, usize>,
     pins: Vec<PinnedBy>,
+    /// How many pins there ever were: each has its number.
+    pinned: u64,
     /// Index objects that cannot be read, with the reason: what they name is not known.
     pub(super) unreadable: BTreeMap<String, Error>,
     /// Older generations, and indexes whose removal failed: to be removed.
@@ -40,6 +42,7 @@ pub(super) struct Known {
 struct PinnedBy {
     id: SnapshotId,
     owner: String,
+    number: u64,
     expires_micros: u64,
 }
 
@@ -260,13 +263,22 @@ impl State {
                 .any(|place| self.damaged.contains(&ChunkName(place.name)))
     }
 
-    pub(super) fn pin(&mut self, id: SnapshotId, owner: &str, expires_micros: u64) {
+    /// Returns the number of the pin.
+    pub(super) fn pin(&mut self, id: SnapshotId, owner: &str, expires_micros: u64) -> u64 {
         self.unpin(id, owner);
+        self.pinned += 1;
         self.pins.push(PinnedBy {
             id,
             owner: owner.to_owned(),
+            number: self.pinned,
             expires_micros,
         });
+        self.pinned
+    }
+
+    /// Ends that pin, and not the one that its owner may have renewed it with.
+    pub(super) fn unpin_number(&mut self, number: u64) {
+        self.pins.retain(|pin| pin.number != number);
     }
 
     pub(super) fn unpin(&mut self, id: SnapshotId, owner: &str) {

@@ -157,7 +157,7 @@ impl Store {
     }
 
     /// Keeps the snapshot from being collected for `time`, or until [`unpin`](Store::unpin), the drop of the guard, or the end of this process.
-    /// An owner has one pin on a snapshot: the last one counts.
+    /// An owner has one pin on a snapshot: the last one counts, and the guard of an earlier one ends nothing any more.
     ///
     /// Errors: `NotFound` if there is no such snapshot, `Invalid` in a view, whose word another process does not hear.
     pub fn pin(&self, id: SnapshotId, owner: &str, time: Duration) -> Result<Pin> {
@@ -167,8 +167,8 @@ impl Store {
         if !state.snapshots.contains_key(&id) {
             return Err(self.shared.no_snapshot(id));
         }
-        state.pin(id, owner, expires_micros);
-        Ok(Pin::new(Arc::clone(&self.shared), id, owner))
+        let number = state.pin(id, owner, expires_micros);
+        Ok(Pin::new(Arc::clone(&self.shared), id, owner, number))
     }
 
     /// Ends the pin of `owner` on the snapshot, if it has one.
