@@ -24,6 +24,7 @@ pub struct Pin {
     shared: Arc<Shared>,
     id: SnapshotId,
     owner: String,
+    number: u64,
     kept: bool,
 }
 
@@ -48,11 +49,12 @@ pub struct PinInfo {
 }
 
 impl Pin {
-    fn new(shared: Arc<Shared>, id: SnapshotId, owner: &str) -> Pin {
+    fn new(shared: Arc<Shared>, id: SnapshotId, owner: &str, number: u64) -> Pin {
         Pin {
             shared,
             id,
             owner: owner.to_owned(),
+            number,
             kept: false,
         }
     }
@@ -75,14 +77,14 @@ impl std::fmt::Debug for Pin {
 impl Drop for Pin {
     fn drop(&mut self) {
         if !self.kept {
-            self.shared.state.lock().unpin(self.id, &self.owner);
+            self.shared.state.lock().unpin_number(self.number);
         }
     }
 }
 
 impl Store {
     /// Keeps the snapshot from being collected for `time`, or until [`unpin`](Store::unpin), the drop of the guard, or the end of this process.
-    /// An owner has one such pin on a snapshot: the last one counts.
+    /// An owner has one such pin on a snapshot: the last one counts, and the guard of an earlier one ends nothing any more.
     ///
     /// Errors: `NotFound` if there is no such snapshot, `Invalid` in a view, whose word another process does not hear.
     pub fn pin(&self, id: SnapshotId, owner: &str, time: Duration) -> Result<Pin> {
@@ -92,8 +94,8 @@ impl Store {
         if !state.snapshots.contains_key(&id) {
             return Err(self.shared.no_snapshot(id));
         }
-        state.pin(id, owner, expires_micros);
-        Ok(Pin::new(Arc::clone(&self.shared), id, owner))
+        let number = state.pin(id, owner, expires_micros);
+        Ok(Pin::new(Arc::clone(&self.shared), id, owner, number))
     }
 
     /// The same by a file, which outlives the process: the snapshot stays for `time`, or with `None` for ever, until

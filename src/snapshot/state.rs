@@ -24,6 +24,8 @@ pub(super) struct State {
     pin_files: Vec<PinFile>,
     /// The highest generation of any pin so far, be it one that failed.
     last_pin: u64,
+    /// How many pins there ever were: each has its number.
+    pinned: u64,
     /// Index objects that cannot be read, with the reason: what they name is not known.
     pub(super) unreadable: BTreeMap<String, Error>,
     /// Older generations, indexes whose removal failed, and pins that are over: to be removed.
@@ -45,6 +47,7 @@ pub(super) struct Known {
 pub(super) struct PinnedBy {
     pub(super) id: SnapshotId,
     pub(super) owner: String,
+    number: u64,
     pub(super) expires_micros: u64,
 }
 
@@ -286,13 +289,22 @@ impl State {
                 .any(|place| self.damaged.contains(&ChunkName(place.name)))
     }
 
-    pub(super) fn pin(&mut self, id: SnapshotId, owner: &str, expires_micros: u64) {
+    /// Returns the number of the pin.
+    pub(super) fn pin(&mut self, id: SnapshotId, owner: &str, expires_micros: u64) -> u64 {
         self.unpin(id, owner);
+        self.pinned += 1;
         self.pins.push(PinnedBy {
             id,
             owner: owner.to_owned(),
+            number: self.pinned,
             expires_micros,
         });
+        self.pinned
+    }
+
+    /// Ends that pin, and not the one that its owner may have renewed it with.
+    pub(super) fn unpin_number(&mut self, number: u64) {
+        self.pins.retain(|pin| pin.number != number);
     }
 
     /// Whether there was such a pin of this process.

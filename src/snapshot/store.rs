@@ -1,6 +1,6 @@
 //! Opening a store, and what it says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -253,9 +253,20 @@ fn take_lock(objects: &dyn Objects) -> Result<Box<dyn Lock>> {
     })
 }
 
-/// Reads every index and every pin. Beside a writer one may be gone when it is its turn: then it was replaced or removed, and what it was
-/// replaced by was there before.
+/// Reads every index and every pin. Beside a writer one may be gone when it is its turn: then it was removed, or replaced by one that is not among
+/// the names that were listed. So they are listed again, until all that are missing were missing before: no name comes twice.
 fn load(objects: &dyn Objects) -> Result<State> {
+    let mut missing = BTreeSet::new();
+    loop {
+        let before = missing.len();
+        let state = load_once(objects, &mut missing)?;
+        if missing.len() == before {
+            return Ok(state);
+        }
+    }
+}
+
+fn load_once(objects: &dyn Objects, missing: &mut BTreeSet<String>) -> Result<State> {
     let listed = objects.list().map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => Error::at(
             ErrorKind::NotFound,
@@ -281,7 +292,7 @@ fn load(objects: &dyn Objects) -> Result<State> {
                 last = Some(id);
                 by_age.insert((index.created, id), index);
             }
-            Ok(None) => {}
+            Ok(None) => drop(missing.insert(name.clone())),
             // One that the device does not give is no worse than one that rotted: neither keeps the others from being used.
             Err(error) => {
                 tracing::warn!(%error, "an index of a snapshot cannot be read");

@@ -112,6 +112,21 @@ fn a_pinned_snapshot_stays_until_its_pin_ends() {
 }
 
 #[test]
+fn a_pin_that_its_owner_renews_holds() {
+    let disk = disk();
+    let store = several(&disk, 2);
+    let id = store.list().unwrap()[1].id;
+    let pin = store.pin(id, "backup", Duration::from_secs(60)).unwrap();
+    let renewed = store.pin(id, "backup", Duration::from_secs(3600)).unwrap();
+    drop(pin);
+    store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!(kept(&store), [1, 2]);
+    drop(renewed);
+    store.collect(&Retention::new().newest(1)).unwrap();
+    assert_eq!(kept(&store), [2]);
+}
+
+#[test]
 fn what_is_being_read_stays() {
     let disk = disk();
     let store = several(&disk, 2);

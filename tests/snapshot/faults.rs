@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use everlog::ErrorKind;
-use everlog::fs::{Failure, Fault, FaultFs, Rule, SimFs};
+use everlog::fs::{Failure, Fault, FaultFs, Gate, Kept, Op, Rule, SimFs};
 use everlog::snapshot::{Retention, Store};
 
 use super::small::{config, create, disk, open, read, state, try_create};
@@ -100,4 +100,31 @@ fn judge(disk: &SimFs, committed: bool, told: &str) {
         .collect(&Retention::new().newest(1))
         .unwrap_or_else(|e| panic!("{told}: {e:?}"));
     assert_eq!(read(&store, committed.snapshot.id).unwrap(), three, "{told}");
+}
+
+/// What cannot be decided, and does occur. An index is named, and the process killed before the sync of the name; the next opening's sync fails,
+/// and the one after that is told Ok.
+#[test]
+fn an_opening_that_failed_may_lose_a_commit_that_was_never_told_and_nothing_else() {
+    let disk = disk();
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let store = Store::open_on(Arc::new(fs.clone()), config()).unwrap();
+    create(&store, 1, &state(1, 1000));
+    let gate = Gate::default();
+    let naming = Rule::on(Op::SyncDir, Fault::Delay(gate.clone())).path("snapshots");
+    fs.add(naming.nth(2));
+    let committing = std::thread::spawn(move || drop(try_create(&store, 2, &state(2, 1000))));
+    gate.wait_for_arrivals(1);
+    let next = disk.kill();
+    gate.release();
+    committing.join().unwrap();
+    next.fail_sync_dir("snapshots", 0, Kept::Nothing);
+    let error = Store::open_on(Arc::new(next.clone()), config()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let both = [(1, state(1, 1000)), (2, state(2, 1000))].into();
+    let store = open(&next);
+    assert_eq!(held(&store), Ok(both), "memory has its name");
+    drop(store);
+    let left = held(&open(&next.crash_with(&mut |_| 0)));
+    assert_eq!(left, Ok([(1, state(1, 1000))].into()), "and nothing else does");
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use everlog::ErrorKind;
-use everlog::fs::{Fault, FaultFs, Op, Rule};
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule};
 use everlog::snapshot::{Retention, Store};
 
 use super::small::{config, create, disk, draft, indexes, open, packs, read, state};
@@ -148,4 +148,22 @@ fn a_sector_that_cannot_be_read_keeps_its_chunk_and_nothing_else() {
     store.collect(&Retention::new().newest(1)).unwrap();
     assert!(!packs(&disk).contains(&shared), "it could be copied");
     assert_eq!(read(&store, store.list().unwrap()[0].id).unwrap(), bytes);
+}
+
+/// The view has listed the names, and the writer replaces the index before it is read.
+#[test]
+fn a_view_sees_a_snapshot_whose_index_is_replaced_meanwhile() {
+    let disk = disk();
+    let store = open(&disk);
+    sparse(&store);
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let view = Store::view_on(Arc::new(fs.clone())).unwrap();
+    assert_eq!(kept(&view), [1, 2, 3, 4]);
+    let gate = Gate::default();
+    fs.add(Rule::on(Op::Open, Fault::Delay(gate.clone())).path(".snap"));
+    let looking = std::thread::spawn(move || kept(&view));
+    gate.wait_for_arrivals(1);
+    store.collect(&Retention::new().newest(1)).unwrap();
+    gate.release();
+    assert_eq!(looking.join().unwrap(), [4], "it is there all the time");
 }
