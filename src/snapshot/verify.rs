@@ -70,15 +70,18 @@ impl Store {
     ///
     /// Errors: `NotFound` if there is no such snapshot.
     pub fn verify(&self, id: SnapshotId) -> Result<Verified> {
-        let index = self.shared.find(id)?;
-        Ok(self.shared.verify(&[index]))
+        self.shared.find(id)?;
+        let held = Held::new(&self.shared, |of| *of == id);
+        match held.indexes.is_empty() {
+            true => Err(self.shared.no_snapshot(id)),
+            false => Ok(held.verify()),
+        }
     }
 
     /// The same of all snapshots together; indexes that cannot be read are findings, too.
     pub fn verify_all(&self) -> Result<Verified> {
         self.shared.look_again()?;
-        let indexes: Vec<_> = self.shared.state.lock().snapshots.values().cloned().collect();
-        let mut found = self.shared.verify(&indexes);
+        let mut found = Held::new(&self.shared, |_| true).verify();
         found.damage.extend(self.damage());
         Ok(found)
     }
@@ -90,9 +93,8 @@ impl Store {
     /// Errors: none in a store; in a view those of [`list`](Store::list).
     pub fn scrub(&self, from: ScrubPosition, budget_bytes: u64) -> Result<Scrubbed> {
         self.shared.look_again()?;
-        let indexes: Vec<_> = self.shared.state.lock().snapshots.values().cloned().collect();
-        let held = Held::new(&self.shared, &indexes);
-        let places = distinct(&indexes);
+        let held = Held::new(&self.shared, |_| true);
+        let places = distinct(&held.indexes);
         let mut rest = places.range((from.pack, from.offset)..);
         let mut check = Check::new(&self.shared);
         let mut next = rest.next();
@@ -116,32 +118,34 @@ impl Store {
     }
 }
 
-impl Shared {
-    fn verify(self: &Arc<Shared>, indexes: &[Arc<SnapshotIndex>]) -> Verified {
-        let _held = Held::new(self, indexes);
-        let mut check = Check::new(self);
-        for place in distinct(indexes).values() {
-            check.one(place);
-        }
-        check.found
-    }
-}
-
-/// Keeps packs from being collected while they are read.
+/// Keeps the packs of snapshots from being collected while they are read.
 struct Held {
     shared: Arc<Shared>,
+    indexes: Vec<Arc<SnapshotIndex>>,
     packs: Vec<u64>,
 }
 
 impl Held {
-    fn new(shared: &Arc<Shared>, indexes: &[Arc<SnapshotIndex>]) -> Held {
+    /// Chosen and held in one step: a rewriting between them would leave places of packs that are gone, and they would be called damaged.
+    fn new(shared: &Arc<Shared>, is_wanted: impl Fn(&SnapshotId) -> bool) -> Held {
         let mut state = shared.state.lock();
+        let wanted = state.snapshots.iter().filter(|(id, _)| is_wanted(id));
+        let indexes: Vec<_> = wanted.map(|(_, index)| Arc::clone(index)).collect();
         let mut packs: Vec<u64> = indexes.iter().flat_map(|index| packs_of(index)).collect();
         packs.retain(|pack| state.hold(*pack));
         Held {
             shared: Arc::clone(shared),
+            indexes,
             packs,
         }
+    }
+
+    fn verify(&self) -> Verified {
+        let mut check = Check::new(&self.shared);
+        for place in distinct(&self.indexes).values() {
+            check.one(place);
+        }
+        check.found
     }
 }
 
