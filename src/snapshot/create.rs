@@ -463,9 +463,9 @@ impl Shared {
                     }
                 },
             );
-        found.or_else(|error| match objects.delete(&[name]) {
-            Ok(()) => Err(error),
-            Err(_) => Err(error.recast(ErrorKind::Unknown, PERHAPS)),
+        found.map_err(|error| match objects.delete(&[name]) {
+            Ok(()) => error,
+            Err(_) => error.recast(ErrorKind::Unknown, PERHAPS),
         })
     }
 

@@ -85,12 +85,15 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Verified> {
         if let Some(id) = id {
-            let index = self.shared.find(id)?;
-            return Ok(self.shared.verify(&[index], progress));
+            self.shared.find(id)?;
+            let held = Held::new(&self.shared, |of| *of == id);
+            return match held.indexes.is_empty() {
+                true => Err(self.shared.no_snapshot(id)),
+                false => Ok(held.verify(progress)),
+            };
         }
         self.shared.look_again()?;
-        let indexes: Vec<_> = self.shared.state.lock().snapshots.values().cloned().collect();
-        let mut found = self.shared.verify(&indexes, progress);
+        let mut found = Held::new(&self.shared, |_| true).verify(progress);
         found.damage.extend(self.damage());
         Ok(found)
     }
@@ -102,9 +105,8 @@ impl Store {
     /// Errors: none in a store; in a view those of [`list`](Store::list).
     pub fn scrub(&self, from: ScrubPosition, budget_bytes: u64) -> Result<Scrubbed> {
         self.shared.look_again()?;
-        let indexes: Vec<_> = self.shared.state.lock().snapshots.values().cloned().collect();
-        let held = Held::new(&self.shared, &indexes);
-        let places = distinct(&indexes);
+        let held = Held::new(&self.shared, |_| true);
+        let places = distinct(&held.indexes);
         let mut rest = places.range((from.pack, from.offset)..);
         let mut check = Check::new(&self.shared);
         let mut next = rest.next();
@@ -128,39 +130,37 @@ impl Store {
     }
 }
 
-impl Shared {
-    fn verify(
-        self: &Arc<Shared>,
-        indexes: &[Arc<SnapshotIndex>],
-        progress: &mut dyn FnMut(u64, u64),
-    ) -> Verified {
-        let _held = Held::new(self, indexes);
-        let mut check = Check::new(self);
-        let places = distinct(indexes);
+/// Keeps the packs of snapshots from being collected while they are read.
+struct Held {
+    shared: Arc<Shared>,
+    indexes: Vec<Arc<SnapshotIndex>>,
+    packs: Vec<u64>,
+}
+
+impl Held {
+    /// Chosen and held in one step: a rewriting between them would leave places of packs that are gone, and they would be called damaged.
+    fn new(shared: &Arc<Shared>, is_wanted: impl Fn(&SnapshotId) -> bool) -> Held {
+        let mut state = shared.state.lock();
+        let wanted = state.snapshots.iter().filter(|(id, _)| is_wanted(id));
+        let indexes: Vec<_> = wanted.map(|(_, index)| Arc::clone(index)).collect();
+        let mut packs: Vec<u64> = indexes.iter().flat_map(|index| packs_of(index)).collect();
+        packs.retain(|pack| state.hold(*pack));
+        Held {
+            shared: Arc::clone(shared),
+            indexes,
+            packs,
+        }
+    }
+
+    fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Verified {
+        let mut check = Check::new(&self.shared);
+        let places = distinct(&self.indexes);
         let total = places.values().map(|place| u64::from(place.stored_len)).sum();
         for place in places.values() {
             check.one(place);
             progress(check.found.bytes, total);
         }
         check.found
-    }
-}
-
-/// Keeps packs from being collected while they are read.
-struct Held {
-    shared: Arc<Shared>,
-    packs: Vec<u64>,
-}
-
-impl Held {
-    fn new(shared: &Arc<Shared>, indexes: &[Arc<SnapshotIndex>]) -> Held {
-        let mut state = shared.state.lock();
-        let mut packs: Vec<u64> = indexes.iter().flat_map(|index| packs_of(index)).collect();
-        packs.retain(|pack| state.hold(*pack));
-        Held {
-            shared: Arc::clone(shared),
-            packs,
-        }
     }
 }
 

@@ -116,7 +116,10 @@ impl Story {
             self.life.now.remove(&snapshot.covers.index);
         }
         let collected = self.life.store().collect(retention)?;
-        assert!(collected.kept_because.is_none(), "{collected:?}");
+        // The disk has stopped, as in an error: the snapshots are gone or not.
+        if let Some(error) = collected.kept_because {
+            return Err(error);
+        }
         self.allowed.may.clear();
         Ok(())
     }
