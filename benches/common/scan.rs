@@ -24,6 +24,11 @@ fn segments(dir: &Path) -> Vec<PathBuf> {
 
 /// Reads the segments of the journal at `dir` in order, up to `limit` bytes: CRC-32 of them all.
 pub(crate) fn read_and_crc(dir: &Path, limit: u64) -> u32 {
+    read_each(dir, limit, &mut |_| {})
+}
+
+/// The same, and hands each piece that was read to `each`.
+pub(crate) fn read_each(dir: &Path, limit: u64, each: &mut dyn FnMut(&[u8])) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     let mut window = vec![0; WINDOW];
     let mut left = limit;
@@ -35,6 +40,7 @@ pub(crate) fn read_and_crc(dir: &Path, limit: u64) -> u32 {
                 break;
             }
             crc.update(&window[..got]);
+            each(&window[..got]);
             left -= got as u64;
         }
     }
