@@ -115,7 +115,7 @@ impl Store {
     /// take(2)?;
     /// store.collect(&Retention::new().newest(1))?;
     /// assert_eq!(store.list()?.len(), 2);
-    /// # Ok::<(), everlog::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// Errors: `NotFound` if there is no such snapshot; `Invalid` in a view, and for an owner of no or more than 255 bytes, or with control

@@ -251,7 +251,10 @@ fn after(events: &[Event]) -> BTreeMap<String, u32> {
     pins
 }
 
-fn tell(disk: &SimFs, ledger: &Ledger<Event>, between: fn(&SimFs) -> Arc<dyn Fs>) {
+/// Makes of a disk what the store is given.
+type Between = fn(&SimFs) -> Arc<dyn Fs>;
+
+fn tell(disk: &SimFs, ledger: &Ledger<Event>, between: Between) {
     ledger.pause();
     let id = two(disk);
     let store = Store::open_on(between(disk), config()).expect("the disk is fine");
@@ -307,12 +310,10 @@ fn no_power_cut_loses_a_pin_that_was_acknowledged() {
     let enumerator = Enumerator::new(Profile::PosixWeak)
         .limit(1 << 12, 40)
         .nested(2, 24, 8);
-    let run = |between: fn(&SimFs) -> Arc<dyn Fs>| {
-        enumerator.run(|disk, ledger| tell(disk, ledger, between), check)
-    };
+    let run = |between: Between| enumerator.run(|disk, ledger| tell(disk, ledger, between), check);
     let coverage = run(|disk| Arc::new(disk.clone())).unwrap_or_else(|violation| panic!("{violation}"));
     println!("figure: pins enumerated: {coverage}");
-    let lies: [fn(&SimFs) -> Arc<dyn Fs>; 2] = [
+    let lies: [Between; 2] = [
         |disk| lying(Op::SyncData, ".pin", disk),
         |disk| lying(Op::SyncDir, "snapshots", disk),
     ];
