@@ -108,7 +108,7 @@ fn an_id_that_no_journal_reaches_is_refused_and_the_highest_is_not() {
 fn a_blank_file_of_the_least_length_is_left_out_and_one_with_something_in_it_is_told() {
     let disk = made::disk();
     one_segment().save(&disk);
-    made::save(&disk, &name(2), &vec![0; BATCHES_AT as usize]);
+    made::save(&disk, &name(2), &[0; 8192]);
     let found = open(&disk);
     assert_eq!((found.blank, found.report.cut.len()), (vec![2], 0));
 
