@@ -185,8 +185,9 @@ impl Shared {
     /// freed another time.
     fn free_what_can_go(&self, done: &mut Collected, progress: &mut dyn FnMut(u64, u64)) {
         let freed = self.free(done);
-        let rewritten = self.rewrite(done, progress).and_then(|()| self.remove_stale());
-        // Also what a rewriting that failed has copied.
+        let rewritten = self.rewrite(done, progress);
+        // One that failed may have replaced some of the indexes, and left a copy that none names.
+        let rewritten = rewritten.and(self.remove_stale());
         let freed = freed.and(self.free(done));
         done.freed_bytes = done.freed_bytes.saturating_sub(done.copied_bytes);
         done.kept_because = rewritten.and(freed).err().or_else(|| self.keeps_packs());

@@ -116,12 +116,9 @@ impl Story {
             self.life.now.remove(&snapshot.covers.index);
         }
         let collected = self.life.store().collect(retention)?;
-        // The disk has stopped, as in an error: the snapshots are gone or not.
-        if let Some(error) = collected.kept_because {
-            return Err(error);
-        }
+        // They are gone for good, whatever became of their space.
         self.allowed.may.clear();
-        Ok(())
+        collected.kept_because.map_or(Ok(()), Err)
     }
 
     fn rewrite(&mut self) -> everlog::Result<()> {

@@ -83,8 +83,8 @@ fn a_rewriting_does_not_forget_the_good_copy_of_a_healed_chunk() {
     );
     let collected = store.collect(&Retention::new().newest(2)).unwrap();
     assert_eq!(
-        (collected.removed.len(), collected.packs_rewritten),
-        (1, 1),
+        (collected.removed.len(), collected.copied_bytes > 0),
+        (1, true),
         "{collected:?}"
     );
     assert_eq!(read(&store, third.snapshot.id).unwrap(), good);
@@ -166,4 +166,25 @@ fn a_view_sees_a_snapshot_whose_index_is_replaced_meanwhile() {
     store.collect(&Retention::new().newest(1)).unwrap();
     gate.release();
     assert_eq!(looking.join().unwrap(), [4], "it is there all the time");
+}
+
+#[test]
+fn a_rewriting_that_stops_half_way_leaves_no_older_generation() {
+    let disk = disk();
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let store = Store::open_on(Arc::new(fs.clone()), config()).unwrap();
+    let bytes = sparse(&store);
+    create(&store, 5, &bytes);
+    let second = Rule::on(Op::Write, Fault::no_space()).path(".snap").nth(2);
+    fs.add(second);
+    let collected = store.collect(&Retention::new().newest(2)).unwrap();
+    let kept_because = collected.kept_because.map(|e| e.kind());
+    assert_eq!(kept_because, Some(ErrorKind::NoSpace));
+    assert_eq!(indexes(&disk).len(), 2, "one of each: {:?}", indexes(&disk));
+    drop(store);
+    let store = open(&disk.crash(1));
+    for snapshot in store.list().unwrap() {
+        assert_eq!(read(&store, snapshot.id).unwrap(), bytes);
+    }
+    assert_eq!(kept(&store), [4, 5]);
 }
