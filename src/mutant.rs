@@ -227,6 +227,7 @@ rules! {
     ApplyDurable = "an entry is applied, and replied to, when a sync covered it",
     CheckpointBeforePurge = "the log is purged after the snapshot was committed and read back",
     PurgeToRetained = "the log is purged only to the oldest snapshot that is kept to fall back to",
+    GivenUpIsNotCommitted = "a checkpoint that was given up is not committed",
     FallbackReachesLog = "a snapshot is used only if the log begins where it ends, or before",
     SnapshotAheadIsDamage = "a checkpoint ahead of its log is damage",
     InstallIsFinished = "a log that ends before an installed snapshot is reset to it",

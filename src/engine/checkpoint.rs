@@ -10,6 +10,7 @@
 //! that two do not hold: whichever of them rots, the log begins where the other ends, or before.
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::core::Image;
 use super::handle::Shared;
@@ -31,16 +32,19 @@ impl<M: StateMachine> Shared<M> {
         let _one = self.checkpointing.lock();
         let started = Instant::now();
         let mut done = Checkpoint::default();
-        let taken = self.take_and_purge(&mut done);
+        // The machine writes its state here: a panic is a checkpoint that failed, and the next one becomes due like after any other.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_and_purge(&mut done)));
         done.total = started.elapsed();
-        match taken {
+        if !matches!(taken, Ok(Ok(()))) {
+            self.counters.checkpoints_failed.add(1);
+            self.cadence.lock().fail(self.opened.elapsed(), done.total);
+        }
+        match taken.unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok(()) => {
                 self.counters.checkpoints.add(1);
                 Ok(done)
             }
             Err(error) => {
-                self.counters.checkpoints_failed.add(1);
-                self.cadence.lock().fail(self.opened.elapsed(), done.total);
                 tracing::warn!(key = %self.log.key(), %error, "a checkpoint failed");
                 Err(error)
             }
@@ -130,6 +134,10 @@ pub(super) fn write(
         stop,
     };
     image.capture.write(&mut into).map_err(failed)?;
+    // A machine need not pass on that it was told to stop: what it has written is then a part of the state, and must not become a snapshot.
+    if !removed(Rule::GivenUpIsNotCommitted) {
+        into.going().map_err(failed)?;
+    }
     let machine_len = creation.bytes();
     creation.write_all(&image.tables.encode()).map_err(failed)?;
     let mut all = EngineHeader { machine_len }.encode().to_vec();
@@ -182,12 +190,19 @@ struct Stoppable<'a, W> {
     stop: Option<&'a AtomicBool>,
 }
 
-impl<W: Write> Write for Stoppable<'_, W> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+impl<W> Stoppable<'_, W> {
+    fn going(&self) -> io::Result<()> {
         if self.stop.is_some_and(|stop| stop.load(Ordering::Acquire)) {
             let text = "the engine was closed while a checkpoint was written";
             return Err(Error::new(ErrorKind::Closed, text).into());
         }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.going()?;
         self.into.write(buffer)
     }
 

@@ -20,7 +20,7 @@ use super::sessions::earlier_reply;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{COMMAND_HEAD_MAX, Command};
-use crate::journal::{self, Holding, Journal, Ticket, WriteBatch};
+use crate::journal::{self, Holding, Journal, Ticket, WriteBatch, inside_waker, wake};
 use crate::log::Log;
 use crate::metrics::Counter;
 use crate::mutant::{Rule, removed};
@@ -31,7 +31,8 @@ use crate::types::{EntryId, LogKey};
 
 /// A state machine made durable. Cheap to clone; all clones are the same engine, for any number of threads.
 ///
-/// See the [module](super) for what it promises.
+/// See the [module](super) for what it promises. The last one to go ends the engine; in a completion callback or a waker, where nothing may be
+/// waited for, the thread that takes checkpoints then ends a little later, and so may the journal.
 pub struct Engine<M: StateMachine> {
     shared: Arc<Shared<M>>,
     /// Ends the thread that takes checkpoints, with the last handle.
@@ -135,7 +136,7 @@ impl<M: StateMachine> Engine<M> {
     /// The reply comes when it is durable and applied; it needs nobody to wait for it.
     ///
     /// # Errors
-    /// As for `execute`, but for those that the [`Reply`] tells. In a completion callback `Busy` instead of waiting for room.
+    /// As for `execute`, but for those that the [`Reply`] tells. In a completion callback or a waker `Busy` instead of waiting for room.
     pub fn submit(&self, command: impl AsRef<[u8]>) -> Result<Reply> {
         let command = Command::Plain(Bytes::copy_from_slice(command.as_ref()));
         let submitted = self.shared.submit(vec![command])?;
@@ -286,7 +287,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Ends the engine for all clones: takes no more commands, waits until those that it took are durable and applied, gives up a checkpoint
-    /// that is being written, and lets go of the log. The journal and the store stay open.
+    /// that is being written and waits until the machine has heard of it, and lets go of the log. The journal and the store stay open.
     ///
     /// # Errors
     /// If a command that was taken in is not durable, or could not be applied: that error.
@@ -304,6 +305,8 @@ impl<M: StateMachine> Engine<M> {
             self.shared.wait_oldest();
             self.shared.settle();
         }
+        // One that another thread takes is given up; none begins any more. It must not purge the log when somebody else may stand on it.
+        let _none = self.shared.checkpointing.lock();
         let mut core = self.shared.core.lock();
         let failed = core.closed.replace(closed).or(core.lost.clone());
         drop(core);
@@ -355,7 +358,16 @@ impl<M: StateMachine> Shared<M> {
             batch.append_parts(key, &head, command.body());
         }
         let slot = Arc::new(Slot::default());
-        let _order = self.order.lock();
+        // Whoever has the lock may wait for room that the flush gives back in which this waker is run.
+        let _order = match inside_waker() {
+            true => self.order.try_lock().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Busy,
+                    "another command waits for room, and a waker cannot wait for it",
+                )
+            })?,
+            false => self.order.lock(),
+        };
         if let Some(error) = &*self.gate.lock() {
             return Err(closed_because(error));
         }
@@ -468,7 +480,7 @@ impl<M: StateMachine> Settle for Shared<M> {
             self.cadence.lock().applied(tail);
         }
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 
     fn wait_oldest(&self) {

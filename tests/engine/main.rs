@@ -2,6 +2,7 @@
 //! On a simulated disk, but for threads.
 
 mod crash;
+mod ends;
 mod failing;
 mod held;
 mod machine;
