@@ -16,6 +16,7 @@ use super::machine::{Persistence, StateMachine};
 use super::open;
 use super::reply::{Reply, Settle, Slot, only, wait};
 use super::report::{Checkpoint, EngineMetrics, EngineReport};
+use super::retain::Unsound;
 use super::sessions::earlier_reply;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -59,6 +60,7 @@ pub(super) struct Shared<M> {
     pub(super) core: Mutex<Core<M>>,
     pub(super) cadence: Mutex<Cadence>,
     pub(super) checkpointing: Mutex<()>,
+    pub(super) unsound: Unsound,
     /// No checkpoint is to go on.
     pub(super) stop: Arc<AtomicBool>,
     pub(super) counters: Counters,
@@ -225,7 +227,8 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Takes a checkpoint now: a snapshot of the state, read back, and then the log is purged to the oldest snapshot that is
-    /// [kept](EngineConfig::retain). Commands go on meanwhile, but for the time of the capture. Durable on return.
+    /// [kept](EngineConfig::retain), which is read as a whole before. Commands go on meanwhile, but for the time of the capture. Durable on return.
+    /// If fewer sound ones stand than are kept, nothing is purged, which is no error.
     ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the
@@ -330,6 +333,7 @@ impl<M: StateMachine> Shared<M> {
     ) -> Shared<M> {
         let counters = Counters::default();
         counters.applied.add(report.replayed_entries);
+        let unsound = Unsound::new(&report);
         Shared {
             log,
             store,
@@ -339,6 +343,7 @@ impl<M: StateMachine> Shared<M> {
             core: Mutex::new(core),
             cadence: Mutex::new(cadence),
             checkpointing: Mutex::new(()),
+            unsound,
             stop: Arc::new(AtomicBool::new(false)),
             counters,
             holding: Mutex::new(Some(holding)),

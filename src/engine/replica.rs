@@ -4,13 +4,14 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::checkpoint::{thin_out, write};
+use super::checkpoint::write;
 use super::config::EngineConfig;
 use super::core::{Core, about};
 use super::machine::{Persistence, StateMachine};
 use super::replay::replay;
 use super::report::{Checkpoint, EngineReport};
 use super::restore::{Source, reset};
+use super::retain::{Retention, Unsound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::ENGINE_HEADER_LEN;
 use crate::journal::{Holder, Holding};
@@ -72,6 +73,7 @@ struct Inner<M> {
     core: Mutex<Core<M>>,
     /// One checkpoint or install at a time.
     changing: Mutex<()>,
+    unsound: Unsound,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -155,6 +157,7 @@ impl<M: StateMachine> Replica<M> {
         };
         source.restore(&mut core, &mut report)?;
         report.total = started.elapsed();
+        let unsound = Unsound::new(&report);
         Ok(Replica(Arc::new(Inner {
             key,
             store: store.clone(),
@@ -163,6 +166,7 @@ impl<M: StateMachine> Replica<M> {
             log,
             core: Mutex::new(core),
             changing: Mutex::new(()),
+            unsound,
         })))
     }
 
@@ -253,14 +257,19 @@ impl<M: StateMachine> Replica<M> {
         };
         done.capture = started.elapsed();
         if let Some(image) = image {
-            done.snapshot = Some(write(&inner.store, inner.key, image, metadata, None)?);
-            let refused: Vec<SnapshotId> = inner
-                .report
-                .refused
-                .iter()
-                .map(|(refused, _)| refused.id)
-                .collect();
-            (_, done.removed) = thin_out(&inner.store, inner.key, inner.config.retain, &refused)?;
+            let reached = image.covers;
+            let snapshot = write(&inner.store, inner.key, image, metadata, None)?;
+            inner.unsound.forget(snapshot.id);
+            done.snapshot = Some(snapshot);
+            let retention = Retention {
+                store: &inner.store,
+                key: inner.key,
+                retain: inner.config.retain,
+                unsound: &inner.unsound,
+            };
+            let thinned = retention.thin_out(reached)?;
+            done.removed = thinned.removed;
+            done.not_freed = thinned.not_freed;
         }
         done.total = started.elapsed();
         Ok(done)

@@ -181,6 +181,17 @@ impl Store {
         self.shared.state.lock().pins(id)
     }
 
+    /// Whether a chunk of the snapshot is known to be damaged: it was read in this life and did not verify, and nobody has stored it anew
+    /// since. False says that nobody has seen damage, not that there is none: see [`verify`](Store::verify).
+    #[must_use]
+    pub fn is_damaged(&self, id: SnapshotId) -> bool {
+        let state = self.shared.state.lock();
+        state
+            .snapshots
+            .get(&id)
+            .is_some_and(|index| state.is_damaged(index))
+    }
+
     /// Indexes that cannot be read: damaged, or of a newer version. What they need is not known, so while there is one no pack is
     /// removed; [`remove_unreadable`](Store::remove_unreadable) gives them up.
     #[must_use]

@@ -8,6 +8,7 @@ mod held;
 mod machine;
 mod once;
 mod replicas;
+mod rot;
 mod snapshots;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/small.rs"]
