@@ -10,12 +10,13 @@ use super::core::{Core, about};
 use super::machine::{Persistence, StateMachine};
 use super::replay::replay;
 use super::report::{Checkpoint, EngineReport};
-use super::restore::{Source, reset};
+use super::restore::{Source, header, reset};
 use super::retain::{Retention, Unsound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::ENGINE_HEADER_LEN;
 use crate::journal::{Holder, Holding};
 use crate::log::Log;
+use crate::mutant::{Rule, removed};
 use crate::snapshot::{Origin, Snapshot, SnapshotId, Store};
 use crate::sync::{Arc, Instant, Mutex};
 use crate::types::{Entry, EntryId, LogKey};
@@ -174,7 +175,7 @@ impl<M: StateMachine> Replica<M> {
     /// and the reply is empty. Nothing is durable by this: the log is, and snapshots are.
     ///
     /// # Errors
-    /// `Invalid` if `id` does not follow the last one that was applied. `ApplyFailed` if the machine could not: then the replica is closed.
+    /// `Invalid` if `id` does not follow the last one that was applied, or, before any was, is not the first of the log. `ApplyFailed` if the machine could not: then the replica is closed.
     pub fn apply(&self, id: EntryId, command: Option<&[u8]>) -> Result<Bytes> {
         let mut core = self.0.core.lock();
         open_for_more(&core)?;
@@ -182,7 +183,12 @@ impl<M: StateMachine> Replica<M> {
             let text = format!("entry {id} does not follow {applied}, the last one that was applied");
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if let Some((_, holding)) = &self.0.log {
+        if let Some((log, holding)) = &self.0.log {
+            let first = log.bounds()?.start;
+            if core.applied.is_none() && id.index != first {
+                let text = format!("entry {id} is not the first one of its log, which begins at {first}");
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
             holding.applied_to(id.index.saturating_add(1));
         }
         apply(&mut core, id, command)
@@ -198,6 +204,8 @@ impl<M: StateMachine> Replica<M> {
     pub fn install(&self, id: SnapshotId) -> Result<Snapshot> {
         let inner = &*self.0;
         let _one = inner.changing.lock();
+        // Nobody removes it while it is being read.
+        let _reader = inner.store.reader(id)?;
         let snapshot = inner.store.get(id)?;
         let refuse = |why: &str| Err(Error::new(ErrorKind::Invalid, format!("snapshot {id} {why}")));
         if snapshot.log != inner.key {
@@ -211,6 +219,7 @@ impl<M: StateMachine> Replica<M> {
                 .error
                 .recast(ErrorKind::Damaged, "the snapshot does not verify"));
         }
+        let header = header(&snapshot)?;
         let mut core = inner.core.lock();
         if core
             .applied
@@ -224,7 +233,7 @@ impl<M: StateMachine> Replica<M> {
             log: None,
             config: &inner.config,
         };
-        if let Err(error) = source.restore_one(&mut core, &snapshot) {
+        if let Err(error) = source.restore_from(&mut core, &snapshot, &header) {
             core.closed = Some(error.clone());
             return Err(error);
         }
@@ -238,11 +247,12 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Takes a snapshot of the state as it is now, with `metadata` of the owner, and removes those beyond the [retention](EngineConfig::retain). It is read back;
-    /// durable on return. The log is left alone.
+    /// durable on return. Of the log, if the replica stands on it, what was handed in is made durable first: no opening would succeed with a snapshot that
+    /// its log does not reach. Otherwise it is left alone.
     ///
     /// # Errors
-    /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and `Invalid` for nearly 1 MiB of metadata: nothing
-    /// has changed.
+    /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, those of [`Journal::sync`](crate::Journal::sync),
+    /// and `Invalid` for nearly 1 MiB of metadata, or if an entry was applied that its log was not handed: nothing has changed.
     pub fn checkpoint(&self, metadata: &[u8]) -> Result<Checkpoint> {
         let inner = &*self.0;
         let _one = inner.changing.lock();
@@ -258,6 +268,7 @@ impl<M: StateMachine> Replica<M> {
         done.capture = started.elapsed();
         if let Some(image) = image {
             let reached = image.covers;
+            inner.log_reaches(reached)?;
             let snapshot = write(&inner.store, inner.key, image, metadata, None)?;
             inner.unsound.forget(snapshot.id);
             done.snapshot = Some(snapshot);
@@ -304,6 +315,28 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn report(&self) -> &EngineReport {
         &self.0.report
+    }
+}
+
+impl<M> Inner<M> {
+    /// Sees that the log has the entry, durably: others may have it, and this disk not yet.
+    fn log_reaches(&self, reached: EntryId) -> Result<()> {
+        let Some((log, _)) = &self.log else {
+            return Ok(());
+        };
+        if log.durable_end()? > reached.index || removed(Rule::CheckpointBehindLog) {
+            return Ok(());
+        }
+        log.journal().sync()?;
+        let end = log.durable_end()?;
+        if end > reached.index {
+            return Ok(());
+        }
+        let text = format!(
+            "entry {reached} was applied, and its log {} ends at {end}: append it before a checkpoint",
+            self.key
+        );
+        Err(Error::new(ErrorKind::Invalid, text))
     }
 }
 

@@ -7,6 +7,7 @@ mod failing;
 mod held;
 mod machine;
 mod once;
+mod received;
 mod replicas;
 mod rot;
 mod snapshots;
