@@ -3,12 +3,12 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Weak;
-use std::time::Duration;
 
 use super::cadence::Next;
 use super::handle::Shared;
 use super::machine::StateMachine;
 use crate::error::{Error, Result};
+use crate::journal::inside_callback;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Instant, Mutex, Signal, thread};
 
@@ -61,11 +61,16 @@ impl Background {
         }
     }
 
-    /// Waits for the thread to end. It never waits for itself: what runs on it has no handle of the engine.
+    /// Waits for the thread to end, but not in a callback or a waker: the thread may have the last handle of the journal, whose closing
+    /// waits for them. It never waits for itself: what runs on it has no handle of the engine.
     pub(super) fn end(&self) {
         self.stop.store(true, Ordering::Release);
         self.signal.wake();
-        if let Some(thread) = self.thread.lock().take()
+        let thread = self.thread.lock().take();
+        if inside_callback() {
+            return;
+        }
+        if let Some(thread) = thread
             && thread.join().is_err()
         {
             tracing::error!("the thread that takes checkpoints panicked");
@@ -104,18 +109,14 @@ fn run<M: StateMachine>(engine: &Weak<Shared<M>>, signal: &Signal, stop: &Atomic
 /// Takes checkpoints until none is due; when to look again, if nobody wakes the thread before.
 fn step<M: StateMachine>(engine: &Shared<M>) -> Option<Instant> {
     loop {
-        // The machine writes its state here: what panics is a checkpoint that failed.
+        // A panic of the machine was counted as a checkpoint that failed, and is no reason to take no more.
         match catch_unwind(AssertUnwindSafe(|| engine.checkpoint_if_due())) {
             Ok(Ok((true, _))) => {}
             Ok(Ok((false, again))) => return again,
             Ok(Err(error)) if error.entry().is_some() => return None,
             // It was counted and told, and the next one may not begin at once.
             Ok(Err(_)) => {}
-            Err(_) => {
-                tracing::error!("the machine panicked while a checkpoint was taken");
-                let now = engine.config.clock.now();
-                engine.cadence.lock().fail(now, Duration::ZERO);
-            }
+            Err(_) => tracing::error!("the machine panicked while a checkpoint was taken"),
         }
     }
 }

@@ -2,25 +2,28 @@
 //!
 //! ```text
 //! capture (nothing is applied)  ->  write  ->  commit: pack, names, index, each synced  ->  read back, past the cache
-//!    ->  snapshots beyond the retention removed  ->  the log purged to the oldest that is kept
+//!    ->  the oldest that is kept read as a whole  ->  older snapshots removed  ->  the log purged to the oldest that is kept
 //! ```
 //!
 //! The order is the safety argument. Before the commit has returned, a crash leaves the snapshots and the log as they were. Between it and the
-//! purge there is more than is needed. Nothing is purged that no snapshot holds which was read back, and with `retain` of 2 nothing
-//! that two do not hold: whichever of them rots, the log begins where the other ends, or before.
+//! purge there is more than is needed. Nothing goes before the snapshot to which the log is purged was read past the cache, index
+//! and chunks: it and the log are the state. With `retain` of 2 the newer one may rot, or the older one after it was read,
+//! and the log begins where the other ends, or before; what they share they lose together.
 
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use super::core::Image;
 use super::handle::Shared;
 use super::machine::{Persistence, StateMachine};
 use super::report::Checkpoint;
+use super::retain::Retention;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::EngineHeader;
 use crate::journal::WriteBatch;
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
-use crate::snapshot::{Draft, ReadBack, Retention, Snapshot, SnapshotId, Store};
+use crate::snapshot::{Draft, ReadBack, Snapshot, Store};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::types::{EntryId, LogKey};
 
@@ -30,16 +33,19 @@ impl<M: StateMachine> Shared<M> {
         let _one = self.checkpointing.lock();
         let started = self.config.clock.now();
         let mut done = Checkpoint::default();
-        let taken = self.take_and_purge(&mut done);
+        // The machine writes its state here: a panic is a checkpoint that failed, and the next one becomes due like after any other.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_and_purge(&mut done)));
         done.total = self.config.clock.since(started);
-        match taken {
+        if !matches!(taken, Ok(Ok(()))) {
+            self.counters.checkpoints_failed.add(1);
+            self.cadence.lock().fail(self.config.clock.now(), done.total);
+        }
+        match taken.unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok(()) => {
                 self.counters.checkpoints.add(1);
                 Ok(done)
             }
             Err(error) => {
-                self.counters.checkpoints_failed.add(1);
-                self.cadence.lock().fail(self.config.clock.now(), done.total);
                 tracing::warn!(key = %self.log.key(), %error, "a checkpoint failed");
                 Err(error)
             }
@@ -59,13 +65,17 @@ impl<M: StateMachine> Shared<M> {
             (image, persistence, self.cadence.lock().begin())
         };
         done.capture = self.config.clock.since(started);
-        let refused: Vec<SnapshotId> = self
-            .report
-            .refused
-            .iter()
-            .map(|(snapshot, _)| snapshot.id)
-            .collect();
-        let newest = whole(&self.store, self.log.key(), &refused)?.into_iter().next();
+        let retention = Retention {
+            store: &self.store,
+            key: self.log.key(),
+            retain: self.config.retain,
+            unsound: &self.unsound,
+        };
+        let reached = image.as_ref().map(|image| image.covers);
+        let newest = match reached {
+            Some(reached) => retention.newest(reached)?,
+            None => None,
+        };
         let mut bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
         if let Some(image) = image
             && newest.is_none_or(|newest| newest.covers != image.covers)
@@ -75,19 +85,22 @@ impl<M: StateMachine> Shared<M> {
                 purge(&self.log, covers)?;
             }
             let snapshot = write(&self.store, self.log.key(), image, &[], Some(&self.stop))?;
+            self.unsound.forget(snapshot.id);
             bytes = snapshot.bytes;
             done.snapshot = Some(snapshot);
         }
         let (now, took) = (self.config.clock.now(), self.config.clock.since(started));
         self.cadence.lock().succeed(covered, bytes, now, took);
-        let purge_to = match persistence {
-            Persistence::Itself(durable) => durable,
-            Persistence::Snapshots => {
-                let (oldest, removed) = thin_out(&self.store, self.log.key(), self.config.retain, &refused)?;
-                done.removed = removed;
-                match crate::mutant::removed(Rule::PurgeToRetained) {
+        let purge_to = match (persistence, reached) {
+            (Persistence::Itself(durable), _) => durable,
+            (Persistence::Snapshots, None) => None,
+            (Persistence::Snapshots, Some(reached)) => {
+                let thinned = retention.thin_out(reached)?;
+                done.removed = thinned.removed;
+                done.not_freed = thinned.not_freed;
+                match removed(Rule::PurgeToRetained) {
                     true => done.snapshot.as_ref().map(|snapshot| snapshot.covers),
-                    false => oldest,
+                    false => thinned.oldest,
                 }
             }
         };
@@ -126,6 +139,10 @@ pub(super) fn write(
         stop,
     };
     image.capture.write(&mut into).map_err(failed)?;
+    // A machine need not pass on that it was told to stop: what it has written is then a part of the state, and must not become a snapshot.
+    if !removed(Rule::GivenUpIsNotCommitted) {
+        into.going().map_err(failed)?;
+    }
     let machine_len = creation.bytes();
     creation.write_all(&image.tables.encode()).map_err(failed)?;
     let mut all = EngineHeader { machine_len }.encode().to_vec();
@@ -133,49 +150,16 @@ pub(super) fn write(
     creation.set_metadata(all);
     let committed = creation.commit()?;
     let snapshot = committed.snapshot;
-    if committed.read_back == ReadBack::No && !removed(Rule::CheckpointReadsBack) {
+    if committed.read_back == ReadBack::No {
         // The store does not look at what it wrote; whoever purges a log because of it must.
-        let found = store.verify(snapshot.id)?;
-        if let Some(damage) = found.damage.into_iter().next() {
-            return Err(damage
-                .error
-                .recast(ErrorKind::Damaged, "the new snapshot does not read back"));
+        if let Some(error) = store.check(snapshot.id)? {
+            if let Err(error) = store.remove(snapshot.id) {
+                tracing::warn!(%error, "a snapshot that does not read back could not be removed");
+            }
+            return Err(error.recast(ErrorKind::Damaged, "the new snapshot does not read back"));
         }
     }
     Ok(snapshot)
-}
-
-/// The snapshots of `key` that can be fallen back to as far as anybody knows, the newest first: none of the `refused`, which opening could not
-/// restore, and none of which damage was seen since.
-fn whole(store: &Store, key: LogKey, refused: &[SnapshotId]) -> Result<Vec<Snapshot>> {
-    let mut whole = store.list_of(key)?;
-    whole.retain(|snapshot| !refused.contains(&snapshot.id));
-    if !removed(Rule::PurgeToWhole) {
-        whole.retain(|snapshot| !store.is_damaged(snapshot.id));
-    }
-    Ok(whole)
-}
-
-/// Removes the snapshots of `key` beyond the newest `retain`. Returns what the oldest of those that stay covers, if they are so many,
-/// and how many went. One that is pinned or being read stays, and keeps the log behind it; one that is damaged is nothing to fall back to.
-pub(super) fn thin_out(
-    store: &Store,
-    key: LogKey,
-    retain: usize,
-    refused: &[SnapshotId],
-) -> Result<(Option<EntryId>, usize)> {
-    let too_many = store.would_remove(&Retention::new().newest(retain))?;
-    let mut removed = 0;
-    for snapshot in too_many.iter().filter(|snapshot| snapshot.log == key) {
-        match store.remove(snapshot.id) {
-            Ok(_) => removed += 1,
-            Err(error) if [ErrorKind::Busy, ErrorKind::NotFound].contains(&error.kind()) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    let kept = whole(store, key, refused)?;
-    let oldest = kept.last().filter(|_| kept.len() >= retain);
-    Ok((oldest.map(|oldest| oldest.covers), removed))
 }
 
 /// Ends a long write when nobody wants it any more.
@@ -184,12 +168,19 @@ struct Stoppable<'a, W> {
     stop: Option<&'a AtomicBool>,
 }
 
-impl<W: Write> Write for Stoppable<'_, W> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+impl<W> Stoppable<'_, W> {
+    fn going(&self) -> io::Result<()> {
         if self.stop.is_some_and(|stop| stop.load(Ordering::Acquire)) {
             let text = "the engine was closed while a checkpoint was written";
             return Err(Error::new(ErrorKind::Closed, text).into());
         }
+        Ok(())
+    }
+}
+
+impl<W: Write> Write for Stoppable<'_, W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.going()?;
         self.into.write(buffer)
     }
 

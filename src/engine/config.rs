@@ -66,9 +66,9 @@ impl EngineConfig {
         EngineConfig::default()
     }
 
-    /// How many snapshots are kept, at least 1. Default 2. The log is purged only to the oldest of them, and not at all while there are
-    /// fewer: if the newest one turns out to be damaged, opening falls back to the next and replays more. With 1 there is nothing to
-    /// fall back to.
+    /// How many snapshots are kept, at least 1. Default 2. The log is purged only to the oldest of them, which each checkpoint reads as a whole before,
+    /// and not at all while there are fewer that are sound: if the newest one turns out to be damaged, opening falls back to the next and
+    /// replays more. With 1 there is nothing to fall back to. They share chunks, and are no copies of one another.
     #[must_use]
     pub fn retain(mut self, snapshots: usize) -> EngineConfig {
         self.retain = snapshots;

@@ -16,11 +16,12 @@ use super::machine::{Persistence, StateMachine};
 use super::open;
 use super::reply::{Reply, Settle, Slot, only, wait};
 use super::report::{Checkpoint, EngineMetrics, EngineReport};
+use super::retain::Unsound;
 use super::sessions::earlier_reply;
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{COMMAND_HEAD_MAX, Command};
-use crate::journal::{self, Holding, Journal, Ticket, WriteBatch};
+use crate::journal::{self, Holding, Journal, Ticket, WriteBatch, inside_waker, wake};
 use crate::log::Log;
 use crate::metrics::Counter;
 use crate::mutant::{Rule, removed};
@@ -31,7 +32,8 @@ use crate::types::{EntryId, LogKey};
 
 /// A state machine made durable. Cheap to clone; all clones are the same engine, for any number of threads.
 ///
-/// See the [module](super) for what it promises.
+/// See the [module](super) for what it promises. The last one to go ends the engine; in a completion callback or a waker, where nothing may be
+/// waited for, the thread that takes checkpoints then ends a little later, and so may the journal.
 pub struct Engine<M: StateMachine> {
     shared: Arc<Shared<M>>,
     /// Ends the thread that takes checkpoints, with the last handle.
@@ -57,6 +59,7 @@ pub(super) struct Shared<M> {
     pub(super) core: Mutex<Core<M>>,
     pub(super) cadence: Mutex<Cadence>,
     pub(super) checkpointing: Mutex<()>,
+    pub(super) unsound: Unsound,
     /// No checkpoint is to go on.
     pub(super) stop: Arc<AtomicBool>,
     pub(super) counters: Counters,
@@ -134,7 +137,7 @@ impl<M: StateMachine> Engine<M> {
     /// The reply comes when it is durable and applied; it needs nobody to wait for it.
     ///
     /// # Errors
-    /// As for `execute`, but for those that the [`Reply`] tells. In a completion callback `Busy` instead of waiting for room.
+    /// As for `execute`, but for those that the [`Reply`] tells. In a completion callback or a waker `Busy` instead of waiting for room.
     pub fn submit(&self, command: impl AsRef<[u8]>) -> Result<Reply> {
         let command = Command::Plain(Bytes::copy_from_slice(command.as_ref()));
         let submitted = self.shared.submit(vec![command])?;
@@ -223,7 +226,8 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Takes a checkpoint now: a snapshot of the state, read back, and then the log is purged to the oldest snapshot that is
-    /// [kept](EngineConfig::retain). Commands go on meanwhile, but for the time of the capture. Durable on return.
+    /// [kept](EngineConfig::retain), which is read as a whole before. Commands go on meanwhile, but for the time of the capture. Durable on return.
+    /// If fewer sound ones stand than are kept, nothing is purged, which is no error.
     ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the
@@ -285,7 +289,7 @@ impl<M: StateMachine> Engine<M> {
     }
 
     /// Ends the engine for all clones: takes no more commands, waits until those that it took are durable and applied, gives up a checkpoint
-    /// that is being written, and lets go of the log. The journal and the store stay open.
+    /// that is being written and waits until the machine has heard of it, and lets go of the log. The journal and the store stay open.
     ///
     /// # Errors
     /// If a command that was taken in is not durable, or could not be applied: that error.
@@ -303,6 +307,8 @@ impl<M: StateMachine> Engine<M> {
             self.shared.wait_oldest();
             self.shared.settle();
         }
+        // One that another thread takes is given up; none begins any more. It must not purge the log when somebody else may stand on it.
+        let _none = self.shared.checkpointing.lock();
         let mut core = self.shared.core.lock();
         let failed = core.closed.replace(closed).or(core.lost.clone());
         drop(core);
@@ -326,6 +332,7 @@ impl<M: StateMachine> Shared<M> {
     ) -> Shared<M> {
         let counters = Counters::default();
         counters.applied.add(report.replayed_entries);
+        let unsound = Unsound::new(&report);
         Shared {
             log,
             store,
@@ -334,6 +341,7 @@ impl<M: StateMachine> Shared<M> {
             core: Mutex::new(core),
             cadence: Mutex::new(cadence),
             checkpointing: Mutex::new(()),
+            unsound,
             stop: Arc::new(AtomicBool::new(false)),
             counters,
             holding: Mutex::new(Some(holding)),
@@ -353,7 +361,16 @@ impl<M: StateMachine> Shared<M> {
             batch.append_parts(key, &head, command.body());
         }
         let slot = Arc::new(Slot::default());
-        let _order = self.order.lock();
+        // Whoever has the lock may wait for room that the flush gives back in which this waker is run.
+        let _order = match inside_waker() {
+            true => self.order.try_lock().ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Busy,
+                    "another command waits for room, and a waker cannot wait for it",
+                )
+            })?,
+            false => self.order.lock(),
+        };
         if let Some(error) = &*self.gate.lock() {
             return Err(closed_because(error));
         }
@@ -466,7 +483,7 @@ impl<M: StateMachine> Settle for Shared<M> {
             self.cadence.lock().applied(tail);
         }
         drop(core);
-        wakers.into_iter().for_each(Waker::wake);
+        wakers.into_iter().for_each(wake);
     }
 
     fn wait_oldest(&self) {

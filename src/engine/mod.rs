@@ -55,7 +55,8 @@
 //! - **A reply means durable and applied.** What was replied to is there after every crash; what was not may be, whole.
 //! - **In order.** Entries are applied in the order of the log, each once, and only when a sync covers them. Replies come in that order.
 //! - **Nothing is purged that no snapshot holds.** The log is purged when a snapshot was committed and read back, and only to the oldest that
-//!   is [kept](EngineConfig::retain). Opening falls back to an older snapshot if the newest does not verify, says so, and loses nothing.
+//!   is [kept](EngineConfig::retain), which is read as a whole just before. Opening falls back to an older snapshot if the newest does not verify, says
+//!   so, and loses nothing. Snapshots share chunks: one that rots after that read may spoil all of them, against which only another store helps.
 //! - **A lost end is noticed.** A log that ends before what a checkpoint has seen is `Damaged`. Nothing goes on as if it were whole.
 //! - **Several engines** stand in one journal, each on a log of its own, and share its syncs; and in one store.
 //!
@@ -86,6 +87,7 @@ mod replica;
 mod reply;
 mod report;
 mod restore;
+mod retain;
 mod sessions;
 #[cfg(test)]
 mod tests;

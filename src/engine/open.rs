@@ -33,7 +33,7 @@ pub(super) fn open<M: StateMachine>(
         journal.sync()?;
     }
     let mut core = Core::new(machine);
-    core.skip(skips(&log)?);
+    core.skip(living_skips(&log)?);
     let source = Source {
         store,
         key,
@@ -117,6 +117,31 @@ fn log<M: StateMachine>(journal: &Journal, key: LogKey, store: &Store, machine: 
     journal.log(key)
 }
 
+/// The entries that were skipped, but for those beyond the end of the log: it has lost them, and somebody has accepted that. What gets such an
+/// index is another entry, so they are forgotten, durably, before there is one.
+fn living_skips(log: &Log) -> Result<Vec<EntryId>> {
+    let mut skipped = skips(log)?;
+    let (all, end) = (skipped.len(), log.bounds()?.end);
+    skipped.retain(|id| id.index < end);
+    if skipped.len() < all && !removed(Rule::SkipsEndWithLog) {
+        set_skips(log, &skipped)?;
+        tracing::warn!(key = %log.key(), end, "skips of entries that the log has lost are forgotten");
+    }
+    match removed(Rule::SkipsEndWithLog) {
+        true => skips(log),
+        false => Ok(skipped),
+    }
+}
+
+fn set_skips(log: &Log, skipped: &[EntryId]) -> Result<()> {
+    let mut batch = WriteBatch::of_holder();
+    batch.set(log.key(), HELD_CELL, encode_skips(skipped));
+    match removed(Rule::SkipIsSynced) {
+        true => log.journal().write_relaxed(batch).map(drop),
+        false => log.journal().write(batch).map(drop),
+    }
+}
+
 /// The entries that were skipped, as the log's cell says.
 fn skips(log: &Log) -> Result<Vec<EntryId>> {
     let Some(value) = log.cell(HELD_CELL)? else {
@@ -138,7 +163,8 @@ fn skips(log: &Log) -> Result<Vec<EntryId>> {
 ///
 /// # Errors
 /// `Busy` while an engine stands on the log. `NotFound` if the log has no such entry, `Purged` if it had: then the effect is in a snapshot.
-/// `Invalid` if the entry at this index has another term, or after some 2,000 skips.
+/// `Invalid` if a snapshot in `store` holds its effect although the log still has it, if the entry at this index has another term, or
+/// after some 2,000 skips.
 ///
 /// ```
 /// use everlog::engine::{Capture, Engine, EngineConfig, StateMachine, skip};
@@ -174,13 +200,13 @@ fn skips(log: &Log) -> Result<Vec<EntryId>> {
 /// drop(engine);
 ///
 /// let entry = open().unwrap_err().entry().expect("it says the same");
-/// skip(&journal, LogKey(1), entry)?;
+/// skip(&journal, &store, LogKey(1), entry)?;
 /// let engine = open()?;
 /// assert_eq!(engine.execute(b"8")?, "2");
 /// assert_eq!(engine.report().skipped, [entry]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn skip(journal: &Journal, key: LogKey, id: EntryId) -> Result<()> {
+pub fn skip(journal: &Journal, store: &Store, key: LogKey, id: EntryId) -> Result<()> {
     let _holding = journal.hold(key, Holder::Engine)?;
     let log = journal.log(key)?;
     if log.purged()?.is_some_and(|purged| id.index <= purged.index) {
@@ -196,14 +222,13 @@ pub fn skip(journal: &Journal, key: LogKey, id: EntryId) -> Result<()> {
     if skipped.contains(&id) {
         return journal.sync();
     }
+    if store.list_of(key)?.iter().any(|one| id.index <= one.covers.index) {
+        let text = format!("a snapshot of log {key} holds the effect of entry {id}");
+        return Err(Error::new(ErrorKind::Invalid, text));
+    }
     skipped.push(id);
     skipped.sort_by_key(|id| id.index);
-    let mut batch = WriteBatch::of_holder();
-    batch.set(key, HELD_CELL, encode_skips(&skipped));
-    match removed(Rule::SkipIsSynced) {
-        true => journal.write_relaxed(batch)?,
-        false => journal.write(batch)?,
-    };
+    set_skips(&log, &skipped)?;
     tracing::warn!(%key, %id, "an entry will be skipped");
     Ok(())
 }

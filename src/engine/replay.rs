@@ -74,6 +74,10 @@ fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
         read(&log, range, &into);
     });
     let reader = reader.map_err(|e| Error::io("", "start a thread to verify entries", e))?;
+    let mut reader = Reader {
+        pipe: &pipe,
+        thread: Some(reader),
+    };
     let mut done = Ok(());
     while done.is_ok() {
         let (bundle, waited) = pipe.pop();
@@ -84,13 +88,32 @@ fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
             Some(Ok(entries)) => entries.iter().try_for_each(|entry| pass.one(entry)),
         };
     }
-    pipe.end();
-    match reader.join() {
-        Ok(()) => done,
-        Err(_) => done.and(Err(Error::new(
+    match reader.end() {
+        true => done,
+        false => done.and(Err(Error::new(
             ErrorKind::Io,
             "the thread that verifies entries panicked",
         ))),
+    }
+}
+
+/// The thread that reads; whoever panics while entries are applied does not leave it behind, with a handle of the journal.
+struct Reader<'a> {
+    pipe: &'a Pipe,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Reader<'_> {
+    /// False if it panicked.
+    fn end(&mut self) -> bool {
+        self.pipe.end();
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -4,13 +4,14 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::checkpoint::{thin_out, write};
+use super::checkpoint::write;
 use super::config::EngineConfig;
 use super::core::{Core, about};
 use super::machine::{Persistence, StateMachine};
 use super::replay::replay;
 use super::report::{Checkpoint, EngineReport};
-use super::restore::{Source, reset};
+use super::restore::{Source, header, reset};
+use super::retain::{Retention, Unsound};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::ENGINE_HEADER_LEN;
 use crate::journal::{Holder, Holding};
@@ -73,6 +74,7 @@ struct Inner<M> {
     core: Mutex<Core<M>>,
     /// One checkpoint or install at a time.
     changing: Mutex<()>,
+    unsound: Unsound,
 }
 
 impl<M: StateMachine> Replica<M> {
@@ -156,6 +158,7 @@ impl<M: StateMachine> Replica<M> {
         };
         source.restore(&mut core, &mut report)?;
         report.total = started.elapsed();
+        let unsound = Unsound::new(&report);
         Ok(Replica(Arc::new(Inner {
             key,
             store: store.clone(),
@@ -164,6 +167,7 @@ impl<M: StateMachine> Replica<M> {
             log,
             core: Mutex::new(core),
             changing: Mutex::new(()),
+            unsound,
         })))
     }
 
@@ -171,7 +175,7 @@ impl<M: StateMachine> Replica<M> {
     /// and the reply is empty. Nothing is durable by this: the log is, and snapshots are.
     ///
     /// # Errors
-    /// `Invalid` if `id` does not follow the last one that was applied. `ApplyFailed` if the machine could not: then the replica is closed.
+    /// `Invalid` if `id` does not follow the last one that was applied, or, before any was, is not the first of the log. `ApplyFailed` if the machine could not: then the replica is closed.
     pub fn apply(&self, id: EntryId, command: Option<&[u8]>) -> Result<Bytes> {
         let mut core = self.0.core.lock();
         open_for_more(&core)?;
@@ -179,7 +183,12 @@ impl<M: StateMachine> Replica<M> {
             let text = format!("entry {id} does not follow {applied}, the last one that was applied");
             return Err(Error::new(ErrorKind::Invalid, text));
         }
-        if let Some((_, holding)) = &self.0.log {
+        if let Some((log, holding)) = &self.0.log {
+            let first = log.bounds()?.start;
+            if core.applied.is_none() && id.index != first {
+                let text = format!("entry {id} is not the first one of its log, which begins at {first}");
+                return Err(Error::new(ErrorKind::Invalid, text));
+            }
             holding.applied_to(id.index.saturating_add(1));
         }
         apply(&mut core, id, command)
@@ -195,6 +204,8 @@ impl<M: StateMachine> Replica<M> {
     pub fn install(&self, id: SnapshotId) -> Result<Snapshot> {
         let inner = &*self.0;
         let _one = inner.changing.lock();
+        // Nobody removes it while it is being read.
+        let _reader = inner.store.reader(id)?;
         let snapshot = inner.store.get(id)?;
         let refuse = |why: &str| Err(Error::new(ErrorKind::Invalid, format!("snapshot {id} {why}")));
         if snapshot.log != inner.key {
@@ -210,6 +221,7 @@ impl<M: StateMachine> Replica<M> {
                 .error
                 .recast(ErrorKind::Damaged, "the snapshot does not verify"));
         }
+        let header = header(&snapshot)?;
         let mut core = inner.core.lock();
         if core
             .applied
@@ -223,7 +235,7 @@ impl<M: StateMachine> Replica<M> {
             log: None,
             config: &inner.config,
         };
-        if let Err(error) = source.restore_one(&mut core, &snapshot) {
+        if let Err(error) = source.restore_from(&mut core, &snapshot, &header) {
             core.closed = Some(error.clone());
             return Err(error);
         }
@@ -237,11 +249,12 @@ impl<M: StateMachine> Replica<M> {
     }
 
     /// Takes a snapshot of the state as it is now, with `metadata` of the owner, and removes those beyond the [retention](EngineConfig::retain). It is read back;
-    /// durable on return. The log is left alone.
+    /// durable on return. Of the log, if the replica stands on it, what was handed in is made durable first: no opening would succeed with a snapshot that
+    /// its log does not reach. Otherwise it is left alone.
     ///
     /// # Errors
-    /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and `Invalid` for nearly 1 MiB of metadata: nothing
-    /// has changed.
+    /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, those of [`Journal::sync`](crate::Journal::sync),
+    /// and `Invalid` for nearly 1 MiB of metadata, or if an entry was applied that its log was not handed: nothing has changed.
     pub fn checkpoint(&self, metadata: &[u8]) -> Result<Checkpoint> {
         let inner = &*self.0;
         let _one = inner.changing.lock();
@@ -256,14 +269,20 @@ impl<M: StateMachine> Replica<M> {
         };
         done.capture = started.elapsed();
         if let Some(image) = image {
-            done.snapshot = Some(write(&inner.store, inner.key, image, metadata, None)?);
-            let refused: Vec<SnapshotId> = inner
-                .report
-                .refused
-                .iter()
-                .map(|(refused, _)| refused.id)
-                .collect();
-            (_, done.removed) = thin_out(&inner.store, inner.key, inner.config.retain, &refused)?;
+            let reached = image.covers;
+            inner.log_reaches(reached)?;
+            let snapshot = write(&inner.store, inner.key, image, metadata, None)?;
+            inner.unsound.forget(snapshot.id);
+            done.snapshot = Some(snapshot);
+            let retention = Retention {
+                store: &inner.store,
+                key: inner.key,
+                retain: inner.config.retain,
+                unsound: &inner.unsound,
+            };
+            let thinned = retention.thin_out(reached)?;
+            done.removed = thinned.removed;
+            done.not_freed = thinned.not_freed;
         }
         done.total = started.elapsed();
         Ok(done)
@@ -298,6 +317,28 @@ impl<M: StateMachine> Replica<M> {
     #[must_use]
     pub fn report(&self) -> &EngineReport {
         &self.0.report
+    }
+}
+
+impl<M> Inner<M> {
+    /// Sees that the log has the entry, durably: others may have it, and this disk not yet.
+    fn log_reaches(&self, reached: EntryId) -> Result<()> {
+        let Some((log, _)) = &self.log else {
+            return Ok(());
+        };
+        if log.durable_end()? > reached.index || removed(Rule::CheckpointBehindLog) {
+            return Ok(());
+        }
+        log.journal().sync()?;
+        let end = log.durable_end()?;
+        if end > reached.index {
+            return Ok(());
+        }
+        let text = format!(
+            "entry {reached} was applied, and its log {} ends at {end}: append it before a checkpoint",
+            self.key
+        );
+        Err(Error::new(ErrorKind::Invalid, text))
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Checkpoint {
     pub purged_through: Option<EntryId>,
     /// Older snapshots that were removed.
     pub removed: usize,
+    /// Why the space of removed snapshots was not freed, if it was not. The store grows until that is mended; nothing else is wrong.
+    pub not_freed: Option<Error>,
     /// How long nothing could be applied or read.
     pub capture: Duration,
     /// All of it.

@@ -2,17 +2,20 @@
 //!
 //! ```text
 //! newest snapshot, or machine    log                        decision
+//! machine that persists itself,  any                        the snapshot is verified, restored, and the log reset to it where it
+//! and an installed one ahead                                does not reach it: the process ended before or while that was done
 //! own checkpoint                 ends before it, or has     Damaged: the log has lost its end; only Log::reset, called by
 //!                                another term there         hand, accepts that
 //! installed                      the same                   the log is reset to it: the process ended between the two
 //! any                            begins behind it + 1       Damaged, naming both: entries between them are gone
 //! any                            has it, or begins at it + 1  restored, and replay goes on behind it
-//! does not verify                                           the next older one, with a warning
+//! does not verify                                           the next older one, with a warning, or what the machine has itself
 //! none is left                   never purged               an empty machine, and all of the log
 //! none is left                   purged                     Damaged
 //! ```
 
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 
@@ -61,49 +64,84 @@ impl Source<'_> {
             core.applied = durable;
             return Ok(());
         }
-        for snapshot in snapshots {
-            let resets = self.meets_log(&snapshot)?;
-            match self.restore_one(core, &snapshot) {
+        for (number, snapshot) in snapshots.iter().enumerate() {
+            let resets = self.meets_log(snapshot)?;
+            let persists = matches!(own, Persistence::Itself(_));
+            match self.try_one(core, snapshot, persists)? {
                 Ok(()) => {
-                    self.finish_reset(resets, &snapshot, report)?;
+                    self.finish_reset(resets, snapshot, report)?;
                     if !report.refused.is_empty() {
                         report.warn(format!(
                             "log {}: fell back to snapshot {} of entry {}",
                             self.key, snapshot.id, snapshot.covers
                         ));
                     }
-                    report.snapshot = Some(snapshot);
+                    report.snapshot = Some(snapshot.clone());
                     return Ok(());
                 }
-                Err(error) if [ErrorKind::Damaged, ErrorKind::Io].contains(&error.kind()) => {
+                Err(error) => {
                     let text = format!("snapshot {} of entry {}: {error}", snapshot.id, snapshot.covers);
                     report.warn(text);
-                    // Read to its end, so that the store knows what of it is damaged, and counts it among nothing.
-                    self.store.verify(snapshot.id)?;
-                    report.refused.push((snapshot, error));
+                    report.refused.push((snapshot.clone(), error));
                 }
-                Err(error) => return Err(error),
+            }
+            if let Persistence::Itself(durable) = own
+                && self.machine_is_newest(durable, &snapshots[number + 1..])?
+            {
+                report.warn(format!(
+                    "log {}: the machine goes on with what it has itself",
+                    self.key
+                ));
+                core.applied = durable;
+                return Ok(());
             }
         }
         self.begin_empty(core, report)
     }
 
+    /// Restores a snapshot. The inner error says that it is damaged or cannot be read, and an older one may do. A machine that persists
+    /// itself is given nothing that was not read as a whole before: half of a snapshot in place of what it has cannot be taken back.
+    fn try_one<M: StateMachine>(
+        &self,
+        core: &mut Core<M>,
+        snapshot: &Snapshot,
+        persists: bool,
+    ) -> Result<Result<()>> {
+        let is_damage = |error: &Error| [ErrorKind::Damaged, ErrorKind::Io].contains(&error.kind());
+        let verifies = persists && !removed(Rule::VerifiedBeforeItself);
+        if verifies && let Some(error) = self.store.check(snapshot.id)? {
+            return Ok(Err(error));
+        }
+        match self.restore_one(core, snapshot) {
+            Ok(()) => Ok(Ok(())),
+            Err(error) if is_damage(&error) && !verifies => {
+                // Read to its end, so that the store knows what of it is damaged, and counts it among nothing.
+                self.store.verify(snapshot.id)?;
+                Ok(Err(error))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A machine that persists itself goes on by itself if the log has what it lacks, and nothing newer was installed.
     fn machine_is_newest(&self, durable: Option<EntryId>, snapshots: &[Snapshot]) -> Result<bool> {
+        let reached = match (self.log, durable) {
+            (Some(log), Some(durable)) => log.journal().expect_at_least(self.key, durable),
+            _ => Ok(()),
+        };
+        // Asked before the log is: the power may have gone when the machine had made the snapshot durable, and the log was not reset to it.
+        let installed = snapshots.first().filter(|newest| {
+            let is_ahead = |durable| durable < newest.covers || durable == newest.covers && reached.is_err();
+            newest.origin == Origin::Installed && durable.is_none_or(is_ahead)
+        });
+        if installed.is_some() && !removed(Rule::InstalledBeforeLog) {
+            return Ok(false);
+        }
         let Some(log) = self.log else {
             return Ok(durable.is_some());
         };
-        if let Some(durable) = durable
-            && !removed(Rule::SnapshotAheadIsDamage)
-        {
-            let ahead = |error: Error| error.recast(ErrorKind::Damaged, "the machine is ahead of its log");
-            log.journal().expect_at_least(self.key, durable).map_err(ahead)?;
-        }
-        let installed = snapshots.first().filter(|newest| {
-            newest.origin == Origin::Installed && durable.is_none_or(|durable| durable < newest.covers)
-        });
-        if installed.is_some() {
-            return Ok(false);
+        if !removed(Rule::SnapshotAheadIsDamage) {
+            reached.map_err(|error| error.recast(ErrorKind::Damaged, "the machine is ahead of its log"))?;
         }
         let start = log.bounds()?.start;
         Ok(match durable {
@@ -152,12 +190,19 @@ impl Source<'_> {
     }
 
     /// Replaces the machine by the snapshot. `Damaged` or `Io` if it cannot be read.
-    pub(super) fn restore_one<M: StateMachine>(&self, core: &mut Core<M>, snapshot: &Snapshot) -> Result<()> {
-        let refused = |what: &str| {
-            let text = format!("snapshot {} of entry {}: {what}", snapshot.id, snapshot.covers);
-            Error::new(ErrorKind::Unsupported, text)
-        };
-        let header = EngineHeader::decode(&snapshot.metadata).map_err(|bad| refused(&bad.to_string()))?;
+    fn restore_one<M: StateMachine>(&self, core: &mut Core<M>, snapshot: &Snapshot) -> Result<()> {
+        let header = header(snapshot)?;
+        self.restore_from(core, snapshot, &header)
+    }
+
+    /// The same of a snapshot whose header was read.
+    pub(super) fn restore_from<M: StateMachine>(
+        &self,
+        core: &mut Core<M>,
+        snapshot: &Snapshot,
+        header: &EngineHeader,
+    ) -> Result<()> {
+        let refused = |what: &str| refused(snapshot, what);
         let mut from = Watched {
             from: self.store.reader(snapshot.id)?,
             error: None,
@@ -165,7 +210,15 @@ impl Source<'_> {
             of: snapshot.bytes,
             config: self.config,
         };
-        let restored = core.machine.restore(&mut (&mut from).take(header.machine_len));
+        let machine = &mut core.machine;
+        // A panic would go through every opening; it is told like a refusal.
+        let restored = catch_unwind(AssertUnwindSafe(|| {
+            machine.restore(&mut (&mut from).take(header.machine_len))
+        }));
+        let restored = restored.unwrap_or_else(|panic| {
+            let said = crate::journal::panic_text(panic.as_ref());
+            Err(io::Error::other(format!("a panic while it was restored: {said}")))
+        });
         // What the machine did not ask for is read all the same: the tables stand behind it.
         let unread = header.machine_len.saturating_sub(from.read);
         let rest = restored.and_then(|()| {
@@ -212,6 +265,16 @@ impl Source<'_> {
         );
         Err(Error::new(ErrorKind::Damaged, text))
     }
+}
+
+/// What stands in front of the caller's metadata; `Unsupported` if the snapshot is not of an engine.
+pub(super) fn header(snapshot: &Snapshot) -> Result<EngineHeader> {
+    EngineHeader::decode(&snapshot.metadata).map_err(|bad| refused(snapshot, &bad.to_string()))
+}
+
+fn refused(snapshot: &Snapshot, what: &str) -> Error {
+    let text = format!("snapshot {} of entry {}: {what}", snapshot.id, snapshot.covers);
+    Error::new(ErrorKind::Unsupported, text)
 }
 
 /// Empties the log behind an installed snapshot.

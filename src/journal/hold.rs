@@ -16,6 +16,9 @@ use crate::types::LogKey;
 /// The cell in which an engine keeps what it must not forget.
 pub(crate) const HELD_CELL: u8 = 255;
 
+/// Until it is known how far a replica has applied, nothing of its log is taken back.
+const OPENING: u64 = u64::MAX;
+
 /// Who stands on a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
@@ -31,10 +34,6 @@ pub(crate) enum Holder {
 
 /// A log that somebody stands on.
 #[derive(Debug)]
-#[cfg_attr(
-    not(feature = "snapshot"),
-    expect(dead_code, reason = "nobody is there to hold a log")
-)]
 pub(crate) struct Hold {
     holder: Holder,
     /// The index behind the last entry that was applied; raised before the machine sees the entry.
@@ -64,6 +63,10 @@ fn check_one(hold: &Hold, op: &Wish) -> Result<()> {
     if let Some(next) = next.filter(|next| *next < applied_end)
         && !removed(Rule::AppliedIsNotTakenBack)
     {
+        if applied_end == OPENING {
+            let text = format!("a replica is being opened on log {}", op.log);
+            return Err(Error::new(ErrorKind::Busy, text));
+        }
         let text = format!(
             "entries of log {} below {applied_end} have been applied; it cannot go on at {next}",
             op.log
@@ -95,7 +98,11 @@ pub(crate) struct Holding {
 impl Journal {
     /// Stands on the log `key`, which need not exist yet. `Busy` if somebody does already.
     pub(crate) fn hold(&self, key: LogKey, holder: Holder) -> Result<Holding> {
-        let applied_end = Arc::new(AtomicU64::new(0));
+        let applied_end = match holder {
+            Holder::Replica if !removed(Rule::OpeningHolds) => OPENING,
+            Holder::Engine | Holder::Replica => 0,
+        };
+        let applied_end = Arc::new(AtomicU64::new(applied_end));
         let mut core = self.shared.core.lock();
         if core.logs.held.contains_key(&key) {
             let text = format!("another engine or replica stands on log {key}");

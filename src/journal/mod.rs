@@ -38,6 +38,8 @@ use std::fmt;
 
 pub use self::batch::{Refused, WriteBatch, Written};
 pub(crate) use self::batch::{What, Write};
+#[cfg(feature = "snapshot")]
+pub(crate) use self::completions::{inside_callback, inside_waker, panic_text, wake};
 pub use self::floor::Reclaimed;
 pub use self::handle::Journal;
 #[cfg(feature = "snapshot")]

@@ -1,14 +1,16 @@
 //! Reading everything, to say what is wrong: all at once, or a little at a time for ever.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::info::Damage;
-use super::names::{ChunkName, SnapshotId};
+use super::names::{self, ChunkName, SnapshotId};
 use super::packs::Packs;
 use super::state::packs_of;
-use super::store::{Shared, Store};
+use super::store::{Shared, Store, read_all};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{ChunkPlace, SnapshotIndex};
+use crate::mutant::{Rule, removed};
 use crate::sync::Arc;
 
 /// What [`Store::verify`] found.
@@ -73,6 +75,24 @@ impl Store {
         self.verify_watched(Some(id), &mut |_, _| {})
     }
 
+    /// Reads the index of the snapshot `id` and every chunk, past the cache: what is wrong with it first, if anything is.
+    pub(crate) fn check(&self, id: SnapshotId) -> Result<Option<Error>> {
+        let (held, read) = {
+            // No rewriting comes between: the index is the one that counts, and its packs stay.
+            let _changing = self.shared.changing.lock();
+            let index = self.shared.find(id)?;
+            let held = Held::new(&self.shared, |of| *of == id);
+            (held, self.shared.check_index(&index))
+        };
+        if let Err(error) = read
+            && !removed(Rule::CheckReadsIndex)
+        {
+            return Ok(Some(error));
+        }
+        let found = held.verify(&mut |_, _| {});
+        Ok(found.damage.into_iter().next().map(|damage| damage.error))
+    }
+
     /// The same of all snapshots together; indexes that cannot be read are findings, too.
     pub fn verify_all(&self) -> Result<Verified> {
         self.verify_watched(None, &mut |_, _| {})
@@ -127,6 +147,28 @@ impl Store {
             next: next.unwrap_or_default(),
             found: check.found,
         })
+    }
+}
+
+impl Shared {
+    /// Reads the index past the cache, which must be as it is known. `changing` is held.
+    fn check_index(&self, index: &SnapshotIndex) -> Result<()> {
+        let name = names::index(SnapshotId(index.id), index.generation);
+        let path = self.objects.display(&name);
+        let read = self.objects.get(&name).and_then(|object| {
+            object.evict()?;
+            read_all(&*object)
+        });
+        let found = match read {
+            Ok(bytes) => bytes.and_then(|bytes| SnapshotIndex::decode(&bytes).ok()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::io(path, "read the index", e)),
+        };
+        if found.as_ref() == Some(index) {
+            return Ok(());
+        }
+        let text = "the index of a snapshot is damaged or lost";
+        Err(Error::at_offset(ErrorKind::Damaged, path, 0, text))
     }
 }
 

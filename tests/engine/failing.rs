@@ -2,9 +2,11 @@
 
 use everlog::engine::{Engine, EngineConfig, skip};
 use everlog::fs::Kept;
-use everlog::{EntryId, ErrorKind};
+use everlog::snapshot::Store;
+use everlog::{EntryId, ErrorKind, Journal};
 
 use super::machine::{List, base, command, commands, state, try_world, world};
+use super::snapshots::spoil_new_packs;
 use super::support::{A, disk, keep_synced};
 
 #[test]
@@ -71,15 +73,15 @@ fn a_skip_is_explicit_durable_and_reported_for_ever() {
     let world = world(&disk);
     world.execute(0..2);
     let entry = world.engine.execute("boom").unwrap_err().entry().unwrap();
-    let busy = skip(&world.journal, A, entry).unwrap_err();
+    let busy = skip(&world.journal, &world.store, A, entry).unwrap_err();
     assert_eq!(busy.kind(), ErrorKind::Busy, "not under a living engine");
     drop(world.engine);
-    let wrong = skip(&world.journal, A, EntryId::new(9, 2)).unwrap_err();
+    let wrong = skip(&world.journal, &world.store, A, EntryId::new(9, 2)).unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::Invalid);
-    let beyond = skip(&world.journal, A, EntryId::new(0, 3)).unwrap_err();
+    let beyond = skip(&world.journal, &world.store, A, EntryId::new(0, 3)).unwrap_err();
     assert_eq!(beyond.kind(), ErrorKind::NotFound);
-    skip(&world.journal, A, entry).unwrap();
-    skip(&world.journal, A, entry).unwrap();
+    skip(&world.journal, &world.store, A, entry).unwrap();
+    skip(&world.journal, &world.store, A, entry).unwrap();
     // The power goes at once.
     disk = keep_synced(&disk);
     for round in 2..8 {
@@ -91,8 +93,8 @@ fn a_skip_is_explicit_durable_and_reported_for_ever() {
         drop(world);
         disk = keep_synced(&disk);
     }
-    let (journal, _store) = base(&disk).unwrap();
-    let purged = skip(&journal, A, entry).unwrap_err();
+    let (journal, store) = base(&disk).unwrap();
+    let purged = skip(&journal, &store, A, entry).unwrap_err();
     assert_eq!(purged.kind(), ErrorKind::Purged);
 }
 
@@ -152,9 +154,54 @@ fn a_skip_that_returned_is_there_after_a_power_cut() {
     let entry = world.engine.execute("boom").unwrap_err().entry().unwrap();
     drop((world.engine, world.journal, world.store));
     let (journal, store) = base(&disk).unwrap();
-    skip(&journal, A, entry).unwrap();
+    skip(&journal, &store, A, entry).unwrap();
     let cut = keep_synced(&disk);
     drop((journal, store));
     let world = try_world(&cut, List::default(), EngineConfig::new()).unwrap();
     assert_eq!(world.engine.report().skipped, [entry]);
+}
+
+/// Otherwise it would depend on which snapshot verifies whether the state lacks the effect.
+#[test]
+fn what_a_snapshot_holds_cannot_be_skipped() {
+    let disk = disk(1);
+    let world = world(&disk);
+    let before = disk.fork();
+    world.execute(0..4);
+    world.engine.checkpoint().unwrap();
+    drop(world.engine);
+    let refused = skip(&world.journal, &world.store, A, EntryId::new(0, 1)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    drop((world.journal, world.store));
+    let rotten = disk.fork();
+    spoil_new_packs(&rotten, &before);
+    for disk in [&disk, &rotten] {
+        let world = super::machine::world(&keep_synced(disk));
+        assert_eq!(world.commands(), commands(0..4));
+        assert!(world.engine.report().skipped.is_empty());
+    }
+}
+
+/// An entry was skipped; the log loses its end, and its owner accepts that. The next command gets the index of the entry, and is another one.
+#[test]
+fn a_skip_goes_with_its_entry() {
+    let disk = disk(1);
+    let world = world(&disk);
+    world.execute(0..6);
+    let covers = world.engine.checkpoint().unwrap().snapshot.unwrap().covers;
+    let entry = world.engine.execute("boom").unwrap_err().entry().unwrap();
+    drop(world.engine);
+    skip(&world.journal, &world.store, A, entry).unwrap();
+    let log = world.journal.log(A).unwrap();
+    log.truncate_from(4).unwrap(); // stands for what was lost
+    log.reset(covers).unwrap();
+    let open = |journal: &Journal, store: &Store| {
+        Engine::open(journal, A, store, List::default(), EngineConfig::new()).unwrap()
+    };
+    let engine = open(&world.journal, &world.store);
+    assert!(engine.report().skipped.is_empty());
+    assert_eq!(engine.execute(command(6)).unwrap(), "7");
+    drop((engine, log, world.journal, world.store));
+    let (journal, store) = base(&keep_synced(&disk)).unwrap();
+    assert_eq!(state(&open(&journal, &store)), commands(0..7));
 }

@@ -2,13 +2,16 @@
 //! On a simulated disk, but for threads.
 
 mod crash;
+mod ends;
 mod enumerated;
 mod failing;
 mod faults;
 mod held;
 mod machine;
 mod once;
+mod received;
 mod replicas;
+mod rot;
 mod snapshots;
 #[expect(dead_code, reason = "other suites use the rest")]
 #[path = "../support/small.rs"]

@@ -1,7 +1,10 @@
 //! Machines whose entries somebody else orders.
 
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
-use everlog::engine::{EngineConfig, Replica};
+use everlog::engine::{Capture, EngineConfig, Replica, StateMachine};
 use everlog::fs::SimFs;
 use everlog::snapshot::Store;
 use everlog::{Entry, EntryId, ErrorKind, Journal, Log, Result};
@@ -193,4 +196,90 @@ fn a_snapshot_that_does_not_verify_is_not_installed() {
     let replica = open(&store, &log, 4).unwrap();
     assert_eq!((state(&replica), log.bounds().unwrap()), (commands(0..3), 0..4));
     assert_eq!(replica.report().refused.len(), 1);
+}
+
+/// Entries may be committed by others before this disk has them. The power goes as soon as the checkpoint has returned.
+#[test]
+fn a_checkpoint_of_a_replica_makes_its_log_durable_first() {
+    let disk = disk(1);
+    let (journal, store, log) = follower(&disk, 1);
+    let replica = open(&store, &log, 1).unwrap();
+    let ticket = log.submit("b").unwrap();
+    replica.apply(EntryId::new(1, 1), Some(b"b")).unwrap();
+    replica.checkpoint(b"").unwrap();
+    let cut = keep_synced(&disk);
+    // One that the log was never handed cannot be in a snapshot that an opening would believe.
+    replica.apply(EntryId::new(1, 2), Some(b"c")).unwrap();
+    let refused = replica.checkpoint(b"").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    drop((ticket, replica, log, journal, store));
+    let (journal, store) = base(&cut).unwrap();
+    let log = journal.log(A).unwrap();
+    let replica = open(&store, &log, 0).unwrap_or_else(|e| panic!("no opening ever succeeds: {e}"));
+    assert_eq!(replica.applied(), Some(EntryId::new(1, 1)));
+}
+
+#[test]
+fn a_replica_begins_with_the_first_entry_of_its_log() {
+    let (_journal, store, log) = follower(&disk(1), 5);
+    let replica = open(&store, &log, 0).unwrap();
+    let refused = replica.apply(EntryId::new(1, 3), None).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+    replica.apply(EntryId::new(1, 0), None).unwrap();
+}
+
+/// A machine during whose restoring the owner of the log does something.
+struct Racing {
+    list: List,
+    race: Box<dyn Fn() + Send>,
+}
+
+impl StateMachine for Racing {
+    fn apply(&mut self, id: EntryId, command: &[u8]) -> Bytes {
+        self.list.apply(id, command)
+    }
+
+    fn capture(&self) -> Capture {
+        self.list.capture()
+    }
+
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        (self.race)();
+        self.list.restore(from)
+    }
+
+    fn clear(&mut self) {
+        self.list.clear();
+    }
+}
+
+#[test]
+fn a_log_is_held_still_while_its_replica_is_opened() {
+    let (_journal, store, log) = follower(&disk(1), 6);
+    open(&store, &log, 6).unwrap().checkpoint(b"").unwrap();
+    let truncated = Arc::new(Mutex::new(None));
+    let (told, other) = (Arc::clone(&truncated), log.clone());
+    let machine = Racing {
+        list: List::default(),
+        race: Box::new(move || *told.lock().unwrap() = Some(other.truncate_from(3))),
+    };
+    let replica = Replica::open_on_log(&store, &log, 0, decode, machine, EngineConfig::new()).unwrap();
+    let refused = truncated.lock().unwrap().take().unwrap().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy, "{refused}");
+    assert_eq!(replica.applied(), Some(EntryId::new(1, 5)));
+    assert_eq!(log.bounds().unwrap(), 0..6);
+}
+
+/// A panic would go through every opening.
+#[test]
+fn a_panic_in_restore_is_told_as_a_refusal() {
+    let (_journal, store, log) = follower(&disk(1), 3);
+    open(&store, &log, 3).unwrap().checkpoint(b"").unwrap();
+    let machine = Racing {
+        list: List::default(),
+        race: Box::new(|| panic!("a bug in restore")),
+    };
+    let refused = Replica::open_on_log(&store, &log, 0, decode, machine, EngineConfig::new()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert!(refused.to_string().contains("a bug in restore"), "{refused}");
 }

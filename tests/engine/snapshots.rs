@@ -10,19 +10,23 @@ use everlog::{EntryId, ErrorKind};
 use super::machine::{List, base, command, commands, try_world, world};
 use super::support::{A, disk, keep_synced};
 
-/// Spoils the packs that came since `before`.
-fn spoil_new_packs(disk: &SimFs, before: &SimFs) {
+/// The packs that came since `before`, with their lengths.
+pub(crate) fn new_packs(disk: &SimFs, before: &SimFs) -> Vec<(String, u64)> {
     let old = before.files();
     let packs = disk
         .files()
         .into_iter()
         .filter(|(path, _)| path.ends_with(".pack"));
-    let mut spoilt = 0;
-    for (path, len) in packs.filter(|(path, _)| !old.contains_key(path)) {
+    packs.filter(|(path, _)| !old.contains_key(path)).collect()
+}
+
+/// Spoils the packs that came since `before`.
+pub(crate) fn spoil_new_packs(disk: &SimFs, before: &SimFs) {
+    let packs = new_packs(disk, before);
+    assert!(!packs.is_empty(), "there was no new pack");
+    for (path, len) in packs {
         disk.corrupt(&path, 64..len, 1).unwrap();
-        spoilt += 1;
     }
-    assert!(spoilt > 0, "there was no new pack");
 }
 
 /// Three checkpoints, the last of which is damaged, and a command behind it.
