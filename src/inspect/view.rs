@@ -14,7 +14,8 @@ use crate::journal::recover::{Mode, Recovered, read_cell, recover};
 use crate::journal::state::LogState;
 use crate::journal::{Finding, OpenReport, Uuid};
 use crate::segment::JOURNAL_DIR;
-use crate::segment::read::{BlockCache, ReadAhead};
+use crate::segment::ahead::ReadAhead;
+use crate::segment::cache::BlockCache;
 use crate::sync::Arc;
 use crate::types::{Entry, EntryId, LogKey, Term, TermRun};
 

@@ -63,7 +63,7 @@ use crate::format::{End, IndexBuilder, Kind};
 use crate::fs::{Fs, Lock};
 use crate::metrics::Counters;
 use crate::segment::Segment;
-use crate::segment::read::BlockCache;
+use crate::segment::cache::BlockCache;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, CachePadded, Instant, Mutex};
 

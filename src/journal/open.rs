@@ -18,7 +18,7 @@ use crate::fs::{Access, Fs, Lock};
 use crate::metrics::Counters;
 use crate::mutant::{Rule, removed};
 use crate::segment::Segment;
-use crate::segment::read::BlockCache;
+use crate::segment::cache::BlockCache;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{Arc, Instant, Mutex};
 

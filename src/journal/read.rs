@@ -1,11 +1,14 @@
 //! Reading entries, for a log that is open and for one that is only looked at.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::state::{LogState, Place};
+use super::state::{DiskPlace, LogState, Place, Places, Stretch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Kind;
-use crate::segment::read::{BlockCache, ReadAhead, Wanted, read_payload};
+use crate::segment::ahead::ReadAhead;
+use crate::segment::cache::BlockCache;
+use crate::segment::read::{Wanted, read_payload};
 use crate::types::{Entry, EntryId, LogKey};
 
 /// An entry that is there, and where.
@@ -26,28 +29,38 @@ pub(crate) fn locate(state: &LogState, key: LogKey, index: u64) -> Result<Locate
             id: EntryId { term, index },
             place,
         }),
-        _ => {
-            let text = format!("entry {index} of log {key} is damaged; `everlog verify` lists all damage");
-            Err(Error::new(ErrorKind::Damaged, text))
-        }
+        _ => Err(lost(key, index)),
     }
 }
 
-/// Finds the entries of `range`, at most `most`, up to the first that cannot be found.
+fn lost(key: LogKey, index: u64) -> Error {
+    let text = format!("entry {index} of log {key} is damaged; `everlog verify` lists all damage");
+    Error::new(ErrorKind::Damaged, text)
+}
+
+/// Finds the entries of `range`, at most `most`, up to the first that cannot be found: where they are, and the index behind them.
 pub(crate) fn locate_some(
     state: &LogState,
     key: LogKey,
     range: Range<u64>,
-    most: usize,
-) -> (Vec<Located>, Option<Error>) {
-    let mut found = Vec::new();
-    for index in range.take(most) {
-        match locate(state, key, index) {
-            Ok(located) => found.push(located),
-            Err(error) => return (found, Some(error)),
-        }
+    most: u64,
+) -> (VecDeque<Stretch>, u64, Option<Error>) {
+    let mut found = VecDeque::new();
+    let mut at = range.start;
+    let end = range.end.min(at.saturating_add(most));
+    while at < end {
+        let error = if at < state.start || at >= state.end {
+            outside(state, key, at)
+        } else if let Some(stretch) = state.stretch(at..end) {
+            at += stretch.len();
+            found.push_back(stretch);
+            continue;
+        } else {
+            lost(key, at)
+        };
+        return (found, at, Some(error));
     }
-    (found, None)
+    (found, at, None)
 }
 
 /// Why there is no entry `index`.
@@ -74,21 +87,50 @@ pub(crate) fn fetch(
     let Located { id, place } = located;
     let payload = match place {
         Place::Memory(payload) => payload,
-        Place::Disk(disk) => {
-            let header_at = cache.offset(&disk.segment, disk.slot)?;
-            let wanted = Wanted {
-                kind: Kind::Append,
-                cell: 0,
-                log: key,
-                incarnation,
-                index: id.index,
-                term: id.term,
-            };
+        Place::Disk(DiskPlace { segment, slot }) => {
+            let wanted = wanted(key, incarnation, id);
             match ahead {
-                Some(ahead) => ahead.read_payload(&disk.segment, header_at, &wanted)?,
-                None => read_payload(&disk.segment, header_at, &wanted)?,
+                Some(ahead) => {
+                    let header_at = ahead.offset(cache, &segment, slot)?;
+                    ahead.read_payload(&segment, header_at, &wanted)?
+                }
+                None => read_payload(&segment, cache.offset(&segment, slot)?, &wanted)?,
             }
         }
     };
     Ok(Entry { id, payload })
+}
+
+/// Reads and verifies the next entry of a stretch; `None` behind its last.
+pub(crate) fn fetch_next(
+    stretch: &mut Stretch,
+    key: LogKey,
+    incarnation: u64,
+    cache: &BlockCache,
+    ahead: &mut ReadAhead,
+) -> Option<Result<Entry>> {
+    let id = stretch.next;
+    let payload = match &mut stretch.places {
+        Places::Memory(payloads) => Ok(payloads.next()?),
+        Places::Disk(segment, slots) => {
+            let slot = slots.next()?;
+            let wanted = wanted(key, incarnation, id);
+            ahead
+                .offset(cache, segment, slot)
+                .and_then(|header_at| ahead.read_payload(segment, header_at, &wanted))
+        }
+    };
+    stretch.next.index += 1;
+    Some(payload.map(|payload| Entry { id, payload }))
+}
+
+fn wanted(log: LogKey, incarnation: u64, id: EntryId) -> Wanted {
+    Wanted {
+        kind: Kind::Append,
+        cell: 0,
+        log,
+        incarnation,
+        index: id.index,
+        term: id.term,
+    }
 }

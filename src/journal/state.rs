@@ -107,6 +107,31 @@ pub(crate) struct DiskPlace {
     pub(crate) slot: Slot,
 }
 
+/// Entries that follow each other, of one term and in one place.
+#[derive(Debug)]
+pub(crate) struct Stretch {
+    /// The first that was not fetched yet.
+    pub(crate) next: EntryId,
+    pub(crate) places: Places,
+}
+
+#[derive(Debug)]
+pub(crate) enum Places {
+    Memory(std::vec::IntoIter<Bytes>),
+    Disk(Arc<Segment>, std::vec::IntoIter<Slot>),
+}
+
+impl Stretch {
+    /// How many were not fetched yet.
+    pub(crate) fn len(&self) -> u64 {
+        let len = match &self.places {
+            Places::Memory(payloads) => payloads.len(),
+            Places::Disk(_, slots) => slots.len(),
+        };
+        len as u64
+    }
+}
+
 /// One thing read from a segment, in journal order.
 pub(crate) enum Replayed<'a> {
     /// Consecutive entries of one log.

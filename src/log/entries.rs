@@ -5,19 +5,20 @@ use std::ops::Range;
 
 use super::Log;
 use crate::error::{Error, ErrorKind, Result};
-use crate::journal::read::{self, Located};
-use crate::segment::read::ReadAhead;
+use crate::journal::read;
+use crate::journal::state::Stretch;
+use crate::segment::ahead::ReadAhead;
 use crate::types::{Entry, LogKey};
 
 /// How many entries are located under one lock.
-const AT_ONCE: usize = 256;
+const AT_ONCE: u64 = 256;
 
 /// The entries of a range, in order; see [`Log::read`].
 #[derive(Debug)]
 pub struct Entries {
     log: Log,
     rest: Range<u64>,
-    located: VecDeque<Located>,
+    located: VecDeque<Stretch>,
     /// What ends the range, once the located entries are read.
     error: Option<Error>,
     /// How often the log had been cut when entries were located last; `None` before the first time.
@@ -26,47 +27,67 @@ pub struct Entries {
 }
 
 impl Entries {
-    pub(super) fn new(log: Log, range: Range<u64>) -> Entries {
+    pub(super) fn new(log: Log, range: Range<u64>, ahead: ReadAhead) -> Entries {
         Entries {
             log,
             rest: range,
             located: VecDeque::new(),
             error: None,
             cuts: None,
-            ahead: ReadAhead::new(),
+            ahead,
         }
+    }
+
+    /// Goes on with another range, as if it began there.
+    pub(crate) fn move_to(&mut self, range: Range<u64>) {
+        self.rest = range;
+        self.located.clear();
+        self.error = None;
+        self.cuts = None;
     }
 
     fn refill(&mut self) -> Result<()> {
         let (key, range) = (self.log.key, self.rest.clone());
         let seen = self.cuts;
-        let (cuts, found, error) = self.log.with(|state| {
+        let (cuts, found, next, error) = self.log.with(|state| {
             if seen.is_some_and(|seen| state.cuts.took_below(range.start, seen)) {
-                return (seen, Vec::new(), Some(cut_off(key, range.start)));
+                return (
+                    seen,
+                    VecDeque::new(),
+                    range.start,
+                    Some(cut_off(key, range.start)),
+                );
             }
-            let (found, error) = read::locate_some(state, key, range, AT_ONCE);
-            (Some(state.cuts.count()), found, error)
+            let (found, next, error) = read::locate_some(state, key, range, AT_ONCE);
+            (Some(state.cuts.count()), found, next, error)
         })?;
         self.cuts = cuts;
-        self.rest.start += found.len() as u64;
-        self.located.extend(found);
+        self.rest.start = next;
+        self.located = found;
         self.error = error;
         Ok(())
     }
 
-    fn fetch(&mut self, located: Located) -> Result<Entry> {
-        let shared = &self.log.journal.shared;
-        shared.check_readable()?;
-        let entry = read::fetch(
-            located,
-            self.log.key,
-            self.log.incarnation,
-            &shared.cache,
-            Some(&mut self.ahead),
-        )?;
-        shared.counters.reads.add(1);
-        shared.counters.read_bytes.add(entry.payload.len() as u64);
-        Ok(entry)
+    /// The next of the located entries.
+    fn fetch(&mut self) -> Option<Result<Entry>> {
+        let log = &self.log;
+        let shared = &log.journal.shared;
+        loop {
+            let stretch = self.located.front_mut()?;
+            if let Err(error) = shared.check_readable() {
+                return Some(Err(error));
+            }
+            let (cache, ahead) = (&shared.cache, &mut self.ahead);
+            let Some(entry) = read::fetch_next(stretch, log.key, log.incarnation, cache, ahead) else {
+                self.located.pop_front();
+                continue;
+            };
+            if let Ok(entry) = &entry {
+                shared.counters.reads.add(1);
+                shared.counters.read_bytes.add(entry.payload.len() as u64);
+            }
+            return Some(entry);
+        }
     }
 }
 
@@ -80,14 +101,14 @@ impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        let refill = self.located.is_empty() && self.error.is_none() && !self.rest.is_empty();
-        if refill && let Err(error) = self.refill() {
-            self.error = Some(error);
+        let mut item = self.fetch();
+        if item.is_none() && self.error.is_none() && !self.rest.is_empty() {
+            match self.refill() {
+                Ok(()) => item = self.fetch(),
+                Err(error) => self.error = Some(error),
+            }
         }
-        let item = match self.located.pop_front() {
-            Some(located) => self.fetch(located),
-            None => Err(self.error.take()?),
-        };
+        let item = item.or_else(|| self.error.take().map(Err))?;
         if item.is_err() {
             self.located.clear();
             self.error = None;

@@ -4,10 +4,14 @@
 //! * [`scan`]: reading a file in windows, and looking for batch headers behind a bad place.
 //! * [`walk`]: the batches of a segment, one after another.
 //! * [`index`]: the derived index of a sealed segment.
-//! * [`read`]: one frame alone, verified; and the offsets of sealed entries through a bounded cache.
+//! * [`cache`]: the offsets of sealed entries through a bounded cache.
+//! * [`read`]: one frame alone, verified.
+//! * [`ahead`]: frame after frame, through windows of the file.
 //!
 //! Nothing here writes.
 
+pub(crate) mod ahead;
+pub(crate) mod cache;
 pub(crate) mod index;
 #[cfg(test)]
 pub(crate) mod made;

@@ -1,11 +1,13 @@
 //! Names, offsets, windows, headers behind a bad place, single frames.
 
 mod edges;
+mod windows;
 
 use proptest::prelude::*;
 
+use super::cache::BlockCache;
 use super::made::{self, Made, create, entry, set};
-use super::read::{BlockCache, Wanted, read_payload};
+use super::read::{Wanted, read_payload};
 use super::scan::{Identity, Window, scan};
 use super::walk::{Depth, Step, Walk};
 use super::*;

@@ -52,6 +52,11 @@ mod real {
 
         pub(crate) use std::thread::{JoinHandle, sleep};
 
+        /// How many threads can run at a time, as far as that is known.
+        pub(crate) fn cores() -> usize {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        }
+
         /// Starts a thread that debuggers and `top` show as `name` (at most 15 bytes of it).
         pub(crate) fn spawn<T: Send + 'static>(
             name: &str,

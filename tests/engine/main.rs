@@ -10,6 +10,7 @@ mod held;
 mod machine;
 mod once;
 mod received;
+mod replay;
 mod replicas;
 mod rot;
 mod snapshots;

@@ -16,8 +16,8 @@ use crate::format::{BATCHES_AT, COPY_AT, header_at};
 use crate::fs::SimFs;
 use crate::journal::read::{fetch, locate};
 use crate::journal::state::LogState;
+use crate::segment::cache::BlockCache;
 use crate::segment::made::{self, FILE_LEN, Made, create, entry, facts, floor, set};
-use crate::segment::read::BlockCache;
 use crate::types::{EntryId, LogKey};
 
 fn try_mode(disk: &SimFs, mode: Mode) -> Result<Recovered> {

@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place};
+use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place, Places, Stretch};
 use crate::format::{Facts, Frame, Kind};
 use crate::mutant::{Rule, removed};
-use crate::segment::{BlockRef, Segment, Slots};
+use crate::segment::{BlockRef, Segment, Slot, Slots};
 use crate::sync::Arc;
 use crate::types::{EntryId, Term, TermRun};
 
@@ -360,6 +360,30 @@ impl LogState {
             segment: Arc::clone(&piece.segment),
             slot,
         }))
+    }
+
+    /// The entries from `range.start`, which lies in `start..end`, as far as they are of one term and in one place; `None` if the first is
+    /// lost.
+    pub(crate) fn stretch(&self, range: Range<u64>) -> Option<Stretch> {
+        let behind = self.terms.partition_point(|run| run.first <= range.start);
+        let term = self.terms.get(behind.checked_sub(1)?)?.term;
+        let end = self.terms.get(behind).map_or(self.end, |run| run.first);
+        let (start, end) = (range.start, range.end.min(end));
+        let front = self.end - self.pending.len() as u64;
+        let places = if start >= front {
+            let from = usize::try_from(start - front).ok()?;
+            let to = usize::try_from(end - front).ok()?;
+            let payloads: Vec<Bytes> = self.pending.range(from..to).map(|p| p.payload.clone()).collect();
+            Places::Memory(payloads.into_iter())
+        } else {
+            let at = self.pieces.partition_point(|piece| piece.range.end <= start);
+            let piece = self.pieces.get(at).filter(|piece| piece.range.contains(&start))?;
+            let here = start..end.min(piece.range.end);
+            let slots: Vec<Slot> = here.map_while(|index| piece.slots.slot(index)).collect();
+            Places::Disk(Arc::clone(&piece.segment), slots.into_iter())
+        };
+        let next = EntryId { term, index: start };
+        Some(Stretch { next, places }).filter(|stretch| stretch.len() > 0)
     }
 
     /// Damage took acknowledged entries: the log goes on at `range.end`, and reading `range` says `Damaged`.

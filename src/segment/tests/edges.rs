@@ -3,13 +3,13 @@
 use super::*;
 use crate::format::{Facts, IndexOp};
 use crate::fs::SimFs;
-use crate::segment::read::ReadAhead;
+use crate::segment::ahead::ReadAhead;
 use crate::segment::scan::WINDOW_TABLES;
 use crate::segment::walk::BadPlace;
 
-const LEN: u64 = made::FILE_LEN;
+pub(super) const LEN: u64 = made::FILE_LEN;
 
-fn saved(made: &Made) -> (SimFs, Arc<Segment>) {
+pub(super) fn saved(made: &Made) -> (SimFs, Arc<Segment>) {
     let disk = made::disk();
     made.save(&disk);
     let segment = open(&disk, made);
@@ -516,28 +516,6 @@ fn a_sector_that_cannot_be_read_is_the_trouble_of_its_own_entry() {
     );
     let error = ahead.read_payload(&other, first, &wanted(1, 0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io, "and it is of one segment");
-}
-
-/// A window may be older than an entry that stands where it saw none.
-#[test]
-fn an_entry_that_was_written_behind_a_window_is_read() {
-    let made = three_batches();
-    let third = made.headers[2].offset;
-    let mut bytes = made.bytes();
-    let later = bytes.split_off(usize::try_from(third).unwrap());
-    bytes.resize(usize::try_from(LEN).unwrap(), 0);
-    let disk = made::disk();
-    made::save(&disk, &Segment::name(1), &bytes);
-    let segment = open(&disk, &made);
-    let mut ahead = ReadAhead::new();
-    let first = header_at(BATCHES_AT, 1);
-    assert_eq!(
-        ahead.read_payload(&segment, first, &wanted(1, 0)).unwrap(),
-        "zero"
-    );
-    disk.write_raw(&Segment::name(1), third, &later).unwrap();
-    let read = ahead.read_payload(&segment, header_at(third, 0), &wanted(1, 3));
-    assert_eq!(read.unwrap(), vec![3; 9000]);
 }
 
 #[test]

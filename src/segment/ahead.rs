@@ -1,0 +1,228 @@
+//! Entry after entry, through windows of the file.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use super::cache::{BlockCache, nth};
+use super::read::{Wanted, read_payload, verified};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mutant::{Rule, removed};
+use crate::segment::{BlockRef, Segment, Slot};
+use crate::sync::Arc;
+
+/// Read at once by whoever wants one entry: a small one comes with its header.
+const FIRST_READ: u64 = 4096;
+/// Read at once by whoever reads on.
+const READ_AHEAD: u64 = 64 << 10;
+/// Of so many lent windows the memory is waited for.
+const LENT_MAX: usize = 24;
+
+/// Reads entry after entry. The headers of a batch stand together in front of their payloads, which may be far: so there
+/// are two windows, and what either of them holds is not read again.
+#[derive(Debug)]
+pub(crate) struct ReadAhead {
+    headers: Window,
+    payloads: Window,
+    /// Payloads are parts of a window, whatever their size.
+    lends: bool,
+    /// Windows that were lent when others were read: their memory serves again once nobody holds it.
+    lent: VecDeque<Bytes>,
+    /// The block of offsets that was used last.
+    block: Option<Held>,
+}
+
+/// What is looked for, and so the window into which it is read.
+#[derive(Clone, Copy)]
+pub(super) enum Which {
+    Headers,
+    Payloads,
+}
+
+#[derive(Debug)]
+struct Held {
+    segment: u64,
+    block: BlockRef,
+    eighths: Arc<[u32]>,
+}
+
+impl ReadAhead {
+    /// A small payload does not keep a window in memory.
+    pub(crate) fn new() -> ReadAhead {
+        ReadAhead::of(READ_AHEAD, READ_AHEAD, false)
+    }
+
+    /// Nothing is copied: a payload keeps its window of 256 KiB. For those who drop payloads soon.
+    pub(crate) fn lending() -> ReadAhead {
+        ReadAhead::of(READ_AHEAD, READ_AHEAD, true)
+    }
+
+    pub(super) fn of_one() -> ReadAhead {
+        ReadAhead::of(FIRST_READ, 0, false)
+    }
+
+    /// With windows of so many bytes.
+    pub(super) fn of(headers: u64, payloads: u64, lends: bool) -> ReadAhead {
+        ReadAhead {
+            headers: Window::new(headers),
+            payloads: Window::new(payloads),
+            lends,
+            lent: VecDeque::new(),
+            block: None,
+        }
+    }
+
+    /// As [`read_payload`].
+    pub(crate) fn read_payload(
+        &mut self,
+        segment: &Segment,
+        header_at: u64,
+        wanted: &Wanted,
+    ) -> Result<Bytes> {
+        match verified(segment, header_at, wanted, self) {
+            // A window may be older than the entry: only the file itself is evidence.
+            Err(error) if error.kind() == ErrorKind::Damaged && !removed(Rule::WindowIsNoEvidence) => {
+                self.headers.forget();
+                self.payloads.forget();
+                read_payload(segment, header_at, wanted)
+            }
+            read => read,
+        }
+    }
+
+    /// As [`BlockCache::offset`]; entries that follow each other do not ask the cache again.
+    pub(crate) fn offset(&mut self, cache: &BlockCache, segment: &Arc<Segment>, slot: Slot) -> Result<u64> {
+        let Slot::InBlock(block, n) = slot else {
+            return cache.offset(segment, slot);
+        };
+        let held = self.block.take();
+        let held = match held.filter(|held| held.segment == segment.id && held.block == block) {
+            Some(held) => held,
+            None => Held {
+                segment: segment.id,
+                block,
+                eighths: cache.slots(segment, &block)?,
+            },
+        };
+        nth(segment, &self.block.insert(held).eighths, n)
+    }
+
+    /// `len` bytes at `at`; `None` if the file ends before them.
+    pub(super) fn bytes(
+        &mut self,
+        which: Which,
+        segment: &Segment,
+        at: u64,
+        len: u64,
+    ) -> Result<Option<&[u8]>> {
+        let found = self.find(which, segment, at, len)?;
+        Ok(found.map(|(window, range)| &window.bytes[range]))
+    }
+
+    /// A payload of `len` bytes at `at`, for the caller to keep.
+    pub(super) fn payload(&mut self, segment: &Segment, at: u64, len: u64) -> Result<Option<Bytes>> {
+        let copied = !self.lends && len < READ_AHEAD / 4;
+        let found = self.find(Which::Payloads, segment, at, len)?;
+        Ok(found.map(|(window, range)| match copied {
+            true => Bytes::copy_from_slice(&window.bytes[range]),
+            false => window.bytes.slice(range),
+        }))
+    }
+
+    fn find(
+        &mut self,
+        which: Which,
+        segment: &Segment,
+        at: u64,
+        len: u64,
+    ) -> Result<Option<(&Window, Range<usize>)>> {
+        let (own, other) = match which {
+            Which::Headers => (&mut self.headers, &self.payloads),
+            Which::Payloads => (&mut self.payloads, &self.headers),
+        };
+        if let Some(range) = other.held(segment, at, len) {
+            return Ok(Some((other, range)));
+        }
+        if own.held(segment, at, len).is_none() && !own.load(segment, at, len, &mut self.lent)? {
+            return Ok(None);
+        }
+        let range = own.held(segment, at, len);
+        Ok(range.map(|range| (&*own, range)))
+    }
+}
+
+/// Some bytes of a segment.
+#[derive(Debug)]
+struct Window {
+    segment: u64,
+    at: u64,
+    bytes: Bytes,
+    /// Bytes to read at once.
+    ahead: u64,
+}
+
+impl Window {
+    fn new(ahead: u64) -> Window {
+        Window {
+            segment: 0,
+            at: 0,
+            bytes: Bytes::new(),
+            ahead,
+        }
+    }
+
+    fn forget(&mut self) {
+        *self = Window::new(self.ahead);
+    }
+
+    fn held(&self, segment: &Segment, at: u64, len: u64) -> Option<Range<usize>> {
+        let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
+        let to = from.checked_add(usize::try_from(len).ok()?)?;
+        (self.segment == segment.id && to <= self.bytes.len()).then_some(from..to)
+    }
+
+    /// Reads `len` bytes at `at`, and more behind them; false if the file ends before them.
+    fn load(&mut self, segment: &Segment, at: u64, len: u64, lent: &mut VecDeque<Bytes>) -> Result<bool> {
+        let rest = segment.readable_len()?.saturating_sub(at);
+        if rest < len {
+            return Ok(false);
+        }
+        let mut buffer = free(std::mem::take(&mut self.bytes), lent);
+        // A sector behind the entry that cannot be read is not this entry's trouble.
+        let ahead = len.max(self.ahead).min(rest);
+        read(segment, at, ahead, &mut buffer).or_else(|_| read(segment, at, len, &mut buffer))?;
+        *self = Window {
+            segment: segment.id,
+            at,
+            bytes: buffer.freeze(),
+            ahead: self.ahead,
+        };
+        Ok(true)
+    }
+}
+
+/// Memory for a window: the old one's unless somebody holds a part of it, or that of one which was lent long ago.
+fn free(old: Bytes, lent: &mut VecDeque<Bytes>) -> BytesMut {
+    let old = match old.try_into_mut() {
+        Ok(buffer) => return buffer,
+        Err(old) => old,
+    };
+    lent.push_back(old);
+    let oldest = lent.pop_front().map(Bytes::try_into_mut);
+    match oldest {
+        Some(Ok(buffer)) => return buffer,
+        Some(Err(still)) if lent.len() < LENT_MAX => lent.push_front(still),
+        _ => {}
+    }
+    BytesMut::new()
+}
+
+/// Fills `buffer` with the `len` bytes at `at`, which lie within the file.
+fn read(segment: &Segment, at: u64, len: u64, buffer: &mut BytesMut) -> Result<()> {
+    buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+    segment
+        .file
+        .read_exact_at(buffer, at)
+        .map_err(|e| Error::io_at(&segment.path, at, "read", e))
+}

@@ -1,0 +1,55 @@
+//! Payloads that come through windows of the file.
+
+use std::collections::VecDeque;
+
+use super::edges::{LEN, saved};
+use super::*;
+use crate::segment::ahead::ReadAhead;
+
+/// A window may be older than an entry that stands where it saw none.
+#[test]
+fn an_entry_that_was_written_behind_a_window_is_read() {
+    let made = three_batches();
+    let third = made.headers[2].offset;
+    let mut bytes = made.bytes();
+    let later = bytes.split_off(usize::try_from(third).unwrap());
+    bytes.resize(usize::try_from(LEN).unwrap(), 0);
+    let disk = made::disk();
+    made::save(&disk, &Segment::name(1), &bytes);
+    let segment = open(&disk, &made);
+    let mut ahead = ReadAhead::new();
+    let first = header_at(BATCHES_AT, 1);
+    assert_eq!(
+        ahead.read_payload(&segment, first, &wanted(1, 0)).unwrap(),
+        "zero"
+    );
+    disk.write_raw(&Segment::name(1), third, &later).unwrap();
+    let read = ahead.read_payload(&segment, header_at(third, 0), &wanted(1, 3));
+    assert_eq!(read.unwrap(), vec![3; 9000]);
+}
+
+/// Memory is used again for the next window; not while somebody holds a payload that is a part of it.
+#[test]
+fn what_a_window_lent_stays_as_it_was() {
+    let mut made = Made::new(1, 10, None);
+    for index in 0..40 {
+        made.batch(0, &[entry(1, index, &[u8::try_from(index).unwrap(); 900])]);
+    }
+    let (_, segment) = saved(&made);
+    for mut ahead in [false, true].map(|lends| ReadAhead::of(1024, 1024, lends)) {
+        let mut held = VecDeque::new();
+        for (index, header) in (0..).zip(&made.headers) {
+            let read = ahead.read_payload(&segment, header_at(header.offset, 0), &wanted(1, index));
+            held.push_back((index, read.unwrap()));
+            for (index, payload) in &held {
+                assert!(
+                    payload.iter().all(|byte| u64::from(*byte) == *index),
+                    "entry {index}"
+                );
+            }
+            if held.len() > 5 {
+                held.pop_front();
+            }
+        }
+    }
+}
