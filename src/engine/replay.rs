@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
 use super::config::{EngineConfig, Progress};
 use super::report::EngineReport;
 use super::restore::TOLD;
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
-use crate::log::Log;
+use crate::log::{Entries, Log};
 use crate::sync::{Arc, Condvar, Instant, Mutex, thread};
 use crate::types::Entry;
 
 /// Entries are read in parts of so many; of one that has more than so many bytes the rest is not read ahead.
 const BUNDLE_ENTRIES: u64 = 512;
 const BUNDLE_BYTES: usize = 4 << 20;
-const READERS_MAX: usize = 4;
+/// So many parts are read and not applied, at most.
+const PARTS_MAX: u64 = 8;
+const READERS_MAX: usize = 3;
 
 /// Hands each entry of `range` to `apply`, in order, verified.
 pub(super) fn replay(
@@ -71,44 +72,50 @@ struct Bundle {
     error: Option<Error>,
 }
 
-/// Reads on threads of their own, each one part after another; the parts are applied in order.
+/// Threads read parts ahead, and so does whoever applies them while the next one is not there: a thread that sleeps costs more than one that
+/// reads, and on few cores nobody is to spare. Applied in order.
 fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
-    let count = thread::cores().min(READERS_MAX);
-    let parts = Arc::new(Parts::new(range, count));
+    let parts = Arc::new(Parts::new(range));
     let mut readers = Readers {
         parts: &parts,
         threads: Vec::new(),
     };
-    for _ in 0..count {
+    for _ in 0..thread::cores().saturating_sub(1).clamp(1, READERS_MAX) {
         let (log, into) = (log.clone(), Arc::clone(&parts));
         let reader = thread::spawn("everlog-verify", move || {
             let mut end = EndOnDrop {
                 parts: &into,
                 read: false,
             };
-            read(&log, end.parts);
+            let mut from = log.lend(0..0);
+            while let Some((number, range)) = end.parts.claim() {
+                end.parts.push(number, read(&mut from, range));
+            }
             end.read = true;
         });
         match reader {
             Ok(reader) => readers.threads.push(reader),
-            // One is enough.
-            Err(_) if !readers.threads.is_empty() => break,
-            Err(e) => return Err(Error::io("", "start a thread to verify entries", e)),
+            Err(error) => {
+                tracing::warn!(%error, "no thread to verify entries ahead could be started");
+                break;
+            }
         }
     }
+    let mut from = log.lend(0..0);
     let mut done = Ok(());
     while done.is_ok() {
-        let (bundle, waited) = parts.pop();
-        pass.report.replay_waited += waited;
-        let Some(bundle) = bundle else {
-            break;
+        let asked = Instant::now();
+        let next = match parts.next() {
+            Next::Ready(bundle) => Some(bundle),
+            Next::Read(number, range) => {
+                parts.push(number, read(&mut from, range));
+                None
+            }
+            Next::End => break,
         };
-        done = bundle.entries.iter().try_for_each(|entry| pass.one(entry));
-        if let (Ok(()), Some(error)) = (&done, bundle.error) {
-            done = Err(error);
-        }
-        if done.is_ok() {
-            done = log.lend(bundle.rest).try_for_each(|entry| pass.one(&entry?));
+        pass.report.replay_waited += asked.elapsed();
+        if let Some(bundle) = next {
+            done = apply(bundle, log, pass);
         }
     }
     match readers.end() {
@@ -118,6 +125,37 @@ fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
             "a thread that verifies entries panicked",
         ))),
     }
+}
+
+fn apply(bundle: Bundle, log: &Log, pass: &mut Pass<'_>) -> Result<()> {
+    bundle.entries.iter().try_for_each(|entry| pass.one(entry))?;
+    drop(bundle.entries);
+    if let Some(error) = bundle.error {
+        return Err(error);
+    }
+    log.lend(bundle.rest).try_for_each(|entry| pass.one(&entry?))
+}
+
+fn read(from: &mut Entries, range: Range<u64>) -> Bundle {
+    let mut bundle = Bundle::default();
+    let (mut at, mut bytes) = (range.start, 0);
+    from.move_to(range.clone());
+    while at < range.end && bytes < BUNDLE_BYTES {
+        match from.next() {
+            Some(Ok(entry)) => {
+                bytes += entry.payload.len();
+                bundle.entries.push(entry);
+            }
+            Some(Err(error)) => {
+                bundle.error = Some(error);
+                break;
+            }
+            None => break,
+        }
+        at += 1;
+    }
+    bundle.rest = at..range.end;
+    bundle
 }
 
 /// The threads that read; whoever panics while entries are applied does not leave them behind, with handles of the journal.
@@ -142,35 +180,8 @@ impl Drop for Readers<'_> {
     }
 }
 
-fn read(log: &Log, parts: &Parts) {
-    let mut from = log.lend(0..0);
-    while let Some((number, range)) = parts.claim() {
-        let mut bundle = Bundle::default();
-        let (mut at, mut bytes) = (range.start, 0);
-        from.move_to(range.clone());
-        while at < range.end && bytes < BUNDLE_BYTES {
-            match from.next() {
-                Some(Ok(entry)) => {
-                    bytes += entry.payload.len();
-                    bundle.entries.push(entry);
-                }
-                Some(Err(error)) => {
-                    bundle.error = Some(error);
-                    break;
-                }
-                None => break,
-            }
-            at += 1;
-        }
-        bundle.rest = at..range.end;
-        parts.push(number, bundle);
-    }
-}
-
-/// The parts of a range, handed to readers and taken from them in order. So many are read ahead that each reader has one to read while
-/// another waits to be applied.
+/// The parts of a range, handed to readers and taken from them in order.
 struct Parts {
-    most: u64,
     state: Mutex<Flow>,
     changed: Condvar,
 }
@@ -185,10 +196,31 @@ struct Flow {
     ended: bool,
 }
 
+impl Flow {
+    fn claim(&mut self) -> Option<(u64, Range<u64>)> {
+        if self.ended || self.rest.is_empty() || self.claimed - self.taken >= PARTS_MAX {
+            return None;
+        }
+        let number = self.claimed;
+        let start = self.rest.start;
+        let end = self.rest.end.min(start.saturating_add(BUNDLE_ENTRIES));
+        self.claimed += 1;
+        self.rest.start = end;
+        Some((number, start..end))
+    }
+}
+
+/// What whoever applies has to do.
+enum Next {
+    Ready(Bundle),
+    /// A part that nobody has read yet.
+    Read(u64, Range<u64>),
+    End,
+}
+
 impl Parts {
-    fn new(range: Range<u64>, readers: usize) -> Parts {
+    fn new(range: Range<u64>) -> Parts {
         Parts {
-            most: 2 * readers as u64,
             state: Mutex::new(Flow {
                 rest: range,
                 claimed: 0,
@@ -200,21 +232,16 @@ impl Parts {
         }
     }
 
-    /// The next part and its number; `None` if there is none, or nobody takes it any more.
+    /// The next part for a reader, and its number; `None` if there is none, or nobody takes it any more.
     fn claim(&self) -> Option<(u64, Range<u64>)> {
         let mut flow = self.state.lock();
-        while !flow.ended && !flow.rest.is_empty() && flow.claimed - flow.taken >= self.most {
+        loop {
+            let claimed = flow.claim();
+            if claimed.is_some() || flow.ended || flow.rest.is_empty() {
+                return claimed;
+            }
             self.changed.wait(&mut flow);
         }
-        if flow.ended || flow.rest.is_empty() {
-            return None;
-        }
-        let number = flow.claimed;
-        let start = flow.rest.start;
-        let end = flow.rest.end.min(start.saturating_add(BUNDLE_ENTRIES));
-        flow.claimed += 1;
-        flow.rest.start = end;
-        Some((number, start..end))
     }
 
     fn push(&self, number: u64, bundle: Bundle) {
@@ -225,23 +252,25 @@ impl Parts {
         }
     }
 
-    /// The next one, or `None` behind the last; and how long it did not come.
-    fn pop(&self) -> (Option<Bundle>, Duration) {
-        let mut waited = Duration::ZERO;
+    fn next(&self) -> Next {
         let mut flow = self.state.lock();
         loop {
             let next = flow.taken;
             if let Some(bundle) = flow.ready.remove(&next) {
                 flow.taken += 1;
-                self.changed.notify_all();
-                return (Some(bundle), waited);
+                // Not for each one: a reader that was far ahead sleeps until it has something to do for a while.
+                if flow.claimed - flow.taken <= PARTS_MAX / 2 {
+                    self.changed.notify_all();
+                }
+                return Next::Ready(bundle);
             }
             if flow.ended || flow.rest.is_empty() && flow.taken == flow.claimed {
-                return (None, waited);
+                return Next::End;
             }
-            let since = Instant::now();
+            if let Some((number, range)) = flow.claim() {
+                return Next::Read(number, range);
+            }
             self.changed.wait(&mut flow);
-            waited += since.elapsed();
         }
     }
 

@@ -17,7 +17,7 @@ const FIRST_READ: u64 = 4096;
 /// Read at once by whoever reads on.
 const READ_AHEAD: u64 = 64 << 10;
 /// Of so many lent windows the memory is waited for.
-const LENT_MAX: usize = 24;
+const LENT_MAX: usize = 64;
 
 /// Reads entry after entry. The headers of a batch stand together in front of their payloads, which may be far: so there
 /// are two windows, and what either of them holds is not read again.

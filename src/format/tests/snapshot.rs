@@ -155,7 +155,8 @@ fn an_export_has_each_chunk_once_and_in_order() {
 #[test]
 fn no_flipped_bit_of_an_index_of_a_snapshot_passes() {
     let good = index().encode();
-    for at in 0..good.len() {
+    // Miri is slow.
+    for at in (0..good.len()).step_by(if cfg!(miri) { 23 } else { 1 }) {
         for bit in 0..8 {
             let mut bytes = good.clone();
             bytes[at] ^= 1 << bit;

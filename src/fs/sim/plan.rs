@@ -107,7 +107,9 @@ mod tests {
 
     #[test]
     fn any_three_atoms_meet_in_all_eight_ways() {
-        for columns in [4, 8, 16] {
+        // Miri is slow.
+        let all: &[usize] = if cfg!(miri) { &[4, 8] } else { &[4, 8, 16] };
+        for columns in all.iter().copied() {
             for (a, b, c) in triples(columns) {
                 let met: BTreeSet<_> = (0..2 * columns)
                     .map(|row| [a, b, c].map(|column| covered(row, column, columns)))
