@@ -317,3 +317,6 @@ impl Logs {
             .min()
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
