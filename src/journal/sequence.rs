@@ -409,3 +409,6 @@ fn apply_purge(log: &mut LogState, to: u64, term: Option<Term>, mut op: Op) -> O
     log.purge(to, op.term);
     Some(op)
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -342,3 +342,6 @@ impl Logs {
             .min()
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use everlog::fs::{Access, Fault, FaultFs, Fs, Kept, Op, Profile, Rule, SimFs};
-use everlog::{Error, ErrorKind, Journal, Log};
+use everlog::{Error, ErrorKind, Journal, Log, WriteBatch};
 
 use super::support::{
     A, batches_of, disk, dynamic, each_outcome, entry, keep_all, last_segment, one_log, open, payloads,
@@ -487,6 +487,50 @@ fn relaxed_cells_survive_a_kill_in_their_rehoming_without_a_file_for_carrying() 
                 log.cell(id).unwrap().as_deref(),
                 Some(&cell(id)[..]),
                 "cell {id}: {story}"
+            );
+        }
+    }
+}
+
+/// A write larger than a segment fails, and there is no file for what is re-homed: it was used, and its place is not made yet. A disk that
+/// is full for a moment costs the write nothing: it gets a file of its own. Any other failure is the second one.
+#[test]
+fn a_large_write_is_rehomed_without_a_file_for_carrying() {
+    let config = || small().in_flight_bytes(16 << 10);
+    for (fault, cured) in [(Fault::no_space(), true), (Fault::io_error(), false)] {
+        let origin = disk(9);
+        let journal = Journal::create_on(dynamic(&origin), config()).unwrap();
+        let log = journal.create_log(A, 0).unwrap();
+        log.append_relaxed(entry(0, 10_000)).unwrap();
+        let disk = origin.kill();
+        drop((log, journal));
+        let faults = FaultFs::new(Arc::new(disk.clone()));
+        let journal = Journal::open_on(Arc::new(faults.clone()), config()).unwrap();
+        assert!(journal.report().carried_bytes > 0);
+        let mut batch = WriteBatch::new();
+        batch.set(A, 0, entry(1, 10_000));
+        let written = journal.submit(batch).unwrap();
+        let failing = [
+            faults.add(Rule::on(Op::SyncData, Fault::io_error())),
+            faults.add(Rule::on(Op::Create, fault.clone())),
+        ];
+        let outcome = written.wait().map(drop).map_err(|error| error.kind());
+        let story = format!("{fault:?}");
+        assert!(failing.iter().all(|watch| watch.fired() == 1), "{story}");
+        if !cured {
+            assert_eq!(outcome, Err(ErrorKind::Unknown), "{story}");
+            continue;
+        }
+        assert_eq!(outcome, Ok(()), "{story}");
+        for seed in 0..20 {
+            let again = Journal::open_on(dynamic(&disk.crash(seed)), config()).unwrap();
+            let log = again.log(A).unwrap();
+            assert_eq!(payloads(&log), [entry(0, 10_000)], "{story}, seed {seed}");
+            let cell = log.cell(0).unwrap();
+            assert_eq!(
+                cell.as_deref(),
+                Some(&entry(1, 10_000)[..]),
+                "{story}, seed {seed}"
             );
         }
     }

@@ -215,13 +215,10 @@ fn judge(context: &mut Context<'_>, candidates: &Candidates, listed: Instant) ->
 
 /// Walks the last segment. What cannot be read ends a writer's attempt.
 fn survey(context: &mut Context<'_>, last: &Arc<Segment>) -> Result<Survey> {
-    match last::survey(context, last, false) {
-        Err(e) if context.lenient() => {
-            context.unreadable(e)?;
-            last::survey(context, last, true)
-        }
-        other => other,
-    }
+    last::survey(context, last, false).or_else(|e| {
+        context.unreadable(e)?;
+        last::survey(context, last, true)
+    })
 }
 
 /// The journal's segments with what they do, from the floor on.

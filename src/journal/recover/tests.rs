@@ -162,6 +162,34 @@ fn a_closing_mark_makes_it_clean_and_a_torn_one_does_not() {
     assert_eq!(tail(&found), [(Kind::Append, 2, Bytes::from("two"))]);
 }
 
+/// Nobody writes one before all is synced; what is not proven is carried, and then the journal was not clean.
+#[test]
+fn a_closing_mark_in_front_of_which_something_is_not_proven_makes_nothing_clean() {
+    let (disk, mut made) = (made::disk(), one_segment());
+    made.mark(3, true);
+    made.save(&disk);
+    let found = open(&disk);
+    assert_eq!((found.clean, found.report.verdict), (false, Verdict::Unclean));
+    assert_eq!(tail(&found), [(Kind::Append, 2, Bytes::from("two"))]);
+}
+
+/// The next log must not have it, or entries of the one could be taken for those of the other.
+#[test]
+fn the_incarnation_of_a_log_that_only_the_tail_creates_is_taken() {
+    let (disk, mut made) = (made::disk(), one_segment());
+    made.batch(
+        3,
+        &[made::Item {
+            incarnation: 5,
+            ..create(2)
+        }],
+    );
+    made.save(&disk);
+    let found = open(&disk);
+    assert!(found.logs.get(LogKey(2)).is_none());
+    assert_eq!(found.incarnation_next, 6);
+}
+
 #[test]
 fn a_mark_alone_is_never_carried() {
     let (disk, mut made) = (made::disk(), one_segment());
@@ -190,6 +218,11 @@ fn a_torn_last_batch_is_cut_and_reported() {
     assert_eq!(
         found.next_sequence, 5,
         "the sequence of a cut batch is not used again"
+    );
+    let torn = &view(&disk).findings[0];
+    assert_eq!(
+        (torn.kind, torn.offset, torn.bytes),
+        (FindingKind::Torn, cut.offset, cut.bytes)
     );
 }
 

@@ -54,6 +54,7 @@ mod tests {
                 let from = (step * (pattern + 1)) % (7 + pattern);
                 cuts.add(from);
                 all.push(from);
+                assert_eq!(cuts.count(), step + 1);
                 for seen in 0..=all.len() {
                     for index in 0..80 {
                         let took = all[seen..].iter().any(|from| *from < index);

@@ -149,9 +149,6 @@ impl LogState {
         let kept = from.saturating_sub(self.end - self.pending.len() as u64);
         self.pending.truncate(usize::try_from(kept).unwrap_or(usize::MAX));
         self.end = self.end.min(from);
-        if self.start == from {
-            self.end = from;
-        }
         if !removed(Rule::DurableEndFalls) {
             self.durable_end = self.durable_end.min(self.end);
         }

@@ -36,6 +36,7 @@ fn a_chain_is_read_from_the_floor_to_the_last_segment() {
     assert_eq!(entries(&found, 1), ["zero", "one", "two", "three", "four"]);
     assert_eq!(tail(&found).len(), 1);
     assert_eq!((found.next_sequence, found.next_segment), (10, 4));
+    assert_eq!((found.report.segments, found.report.bytes), (3, 3 * FILE_LEN));
 }
 
 #[test]
@@ -222,6 +223,27 @@ fn a_floor_that_only_an_unproven_opening_names_permits_no_deletion() {
         assert_eq!((found.floor, found.floor_proven), (2, false));
         assert_eq!((segment_ids(&found), found.discard), (vec![2], vec![name(3)]));
     }
+}
+
+/// With such an opening, and a tail: only a floor in the tail lets go of what is below it. The index of an entry there is none.
+#[test]
+fn an_entry_in_the_tail_permits_no_deletion() {
+    let disk = made::disk();
+    let [first, second, _] = three_segments();
+    let mut again = Made::new(2, 4, second.opening.pred);
+    let begins = made::Item {
+        index: 7,
+        ..create(2)
+    };
+    again.batch(0, &[begins, entry(2, 7, b"seven")]);
+    let mut third = Made::new(3, 7, Some(again.end()));
+    third.opening.floor = 2;
+    third.batch(0, &[entry(2, 8, b"eight")]);
+    save_all(&disk, &[first, again, third]);
+    let found = open(&disk);
+    assert_eq!(tail(&found), [(Kind::Append, 8, Bytes::from("eight"))]);
+    assert_eq!((found.floor, found.floor_proven), (2, false));
+    assert_eq!((segment_ids(&found), found.discard), (vec![2], vec![name(3)]));
 }
 
 #[test]

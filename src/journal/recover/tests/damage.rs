@@ -214,6 +214,26 @@ fn what_contradicts_itself_is_damage() {
     }
 }
 
+/// A restatement that says of the entries before it what is not so is damage, and takes none of them from a view.
+#[test]
+fn facts_that_contradict_the_entries_take_none_of_them() {
+    for next in [1, 9] {
+        let disk = made::disk();
+        let mut made = Made::new(1, 1, None);
+        let stated = Facts {
+            first: 0,
+            purged: None,
+            last: Some(crate::types::Term(7)),
+        };
+        made.batch(0, &[create(1), entry(1, 0, b"a0"), entry(1, 1, b"a1")]);
+        made.batch(2, &[facts(1, next, stated)]);
+        made.mark(3, false);
+        made.save(&disk);
+        assert_eq!(refused(&disk).kind(), ErrorKind::Damaged, "{next}");
+        assert_eq!(entries(&view(&disk), 1), ["a0", "a1"], "{next}");
+    }
+}
+
 /// Facts count entries that stood below the floor, and nothing behind the facts took them: they are missing.
 #[test]
 fn entries_that_are_stated_and_not_there_are_damage() {
@@ -233,6 +253,87 @@ fn entries_that_are_stated_and_not_there_are_damage() {
     second.save(&disk);
     assert_eq!(refused(&disk).kind(), ErrorKind::Damaged);
     assert_eq!(good(&view(&disk), 1), [None, None, Some("a2".into())]);
+}
+
+/// What a purge takes that stands in the tail is not missed: a writer carries the tail before anybody can ask. A purge of another
+/// log, or of another one under that key, takes nothing of this one.
+#[test]
+fn entries_that_are_stated_and_not_there_are_taken_by_a_purge_of_their_log() {
+    for (log, incarnation, opens) in [(1, 1, true), (2, 1, false), (1, 2, false)] {
+        let disk = made::disk();
+        let mut first = Made::new(1, 1, None);
+        first.batch(0, &[create(1), entry(1, 0, b"a0"), entry(1, 1, b"a1")]);
+        let mut second = Made::new(2, 3, Some(first.end()));
+        second.opening.floor = 2;
+        let stated = Facts {
+            first: 0,
+            purged: None,
+            last: Some(crate::types::Term(7)),
+        };
+        second.batch(0, &[facts(1, 2, stated), create(2), entry(2, 0, b"b0")]);
+        let purge = Item {
+            kind: Kind::Purge,
+            incarnation,
+            ..entry(log, 2, b"")
+        };
+        second.batch(4, &[purge]);
+        first.save(&disk);
+        second.save(&disk);
+        let error = try_open(&disk).err().map(|error| error.kind());
+        let expected = (!opens).then_some(ErrorKind::Damaged);
+        assert_eq!(error, expected, "log {log}, incarnation {incarnation}");
+    }
+}
+
+/// Entries of the same indexes are missing of two logs: of one because they are left out, of the other because they are stated and
+/// not there.
+#[test]
+fn what_is_missing_is_told_once_of_each_log() {
+    let disk = made::disk();
+    let mut made = Made::new(1, 1, None);
+    let stated = Facts {
+        first: 1,
+        purged: None,
+        last: Some(crate::types::Term(7)),
+    };
+    let items = [
+        create(1),
+        entry(1, 0, b"a0"),
+        entry(1, 2, b"a2"),
+        facts(2, 2, stated),
+    ];
+    made.batch(0, &items);
+    made.mark(2, false);
+    made.save(&disk);
+    let found = view(&disk);
+    let told: Vec<_> = damage(&found)
+        .iter()
+        .map(|finding| (finding.log, finding.range.clone()))
+        .collect();
+    assert_eq!(
+        told,
+        [(Some(LogKey(1)), Some(1..2)), (Some(LogKey(2)), Some(1..2))]
+    );
+}
+
+/// What no sync is known to cover is not there yet for one who looks beside a writer; up to there a damaged segment is read around
+/// what is damaged.
+#[test]
+fn beside_a_writer_a_damaged_segment_is_read_as_far_as_it_is_proven() {
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, b"a0")]);
+    let hit = made.batch(2, &[entry(1, 1, b"a1")]);
+    made.batch(3, &[entry(1, 2, b"a2")]);
+    made.batch(4, &[entry(1, 3, b"a3")]);
+    let disk = made::disk();
+    made.save(&disk);
+    disk.flip_bit(&name(1), hit.payloads_at(), 0).unwrap();
+    let proven = [Some("a0".into()), None, Some("a2".into())];
+    let beside = try_mode(&disk, Mode::View { live: true }).unwrap();
+    assert_eq!((&good(&beside, 1)[..], beside.counted.batches), (&proven[..], 3));
+    let alone = view(&disk);
+    assert_eq!((&good(&alone, 1)[..3], alone.counted.batches), (&proven[..], 4));
+    assert_eq!(good(&alone, 1)[3..], [Some("a3".into())]);
 }
 
 /// A finding names the bytes that are bad: of a restatement its payload, not the header in front of it, which verifies.

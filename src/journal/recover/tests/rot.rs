@@ -32,6 +32,8 @@ fn a_rotten_copy_of_an_opening_does_not_change_how_the_journal_was_left() {
         assert_eq!((view.report.verdict, view.clean), (Verdict::Clean, true));
         assert_eq!(open.report.warnings, view.report.warnings);
         assert_eq!((open.report.warnings.len(), view.findings.len()), (1, 1));
+        let finding = &view.findings[0];
+        assert_eq!((finding.offset, finding.bytes), (at, OPENING_LEN as u64));
         disk.flip_bit(&name(1), at + 100, 0).unwrap();
     }
 }
@@ -159,6 +161,74 @@ fn a_cell_that_the_tail_sets_again_is_not_read() {
     again.batch(5, &[set(1, 3, b"new")]);
     disk.write_raw(&name(2), 0, &again.bytes()).unwrap();
     assert_eq!(tail(&open(&disk)).len(), 2);
+}
+
+/// Neither can anybody ask for a cell of a log that the tail deletes. The tail may delete another log, or another one of that key.
+#[test]
+fn a_cell_of_a_log_that_the_tail_deletes_is_not_read() {
+    let last = [entry(1, 0, b"zero")];
+    let (disk, [first, second]) = two_segments(&[create(1), set(1, 3, b"old")], &last);
+    disk.flip_bit(&name(1), first.headers[0].payloads_at(), 0)
+        .unwrap();
+    for (log, incarnation, opens) in [(1, 1, true), (1, 2, false), (2, 1, false)] {
+        let mut again = second.clone();
+        let deleted = Item {
+            kind: Kind::Delete,
+            incarnation,
+            ..create(log)
+        };
+        again.batch(5, &[deleted]);
+        disk.write_raw(&name(2), 0, &again.bytes()).unwrap();
+        let error = try_open(&disk).err().map(|error| error.kind());
+        let expected = (!opens).then_some(ErrorKind::Damaged);
+        assert_eq!(error, expected, "log {log}, incarnation {incarnation}");
+    }
+}
+
+/// What the system does not give is an error of the system to a writer, who hears what it said; a view goes on without it.
+#[test]
+fn a_cell_that_cannot_be_read_is_a_finding_of_a_view() {
+    use std::error::Error as _;
+    let (disk, [first, _]) = two_segments(&[create(1), set(1, 3, &[9; 9000])], &[entry(1, 0, b"zero")]);
+    sector(&disk, 1, first.headers[0].payloads_at() + 5000);
+    let error = refused(&disk);
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert!(error.source().is_some(), "{error}");
+    let found = view(&disk);
+    assert_eq!(entries(&found, 1), ["zero"]);
+    let [finding] = &found.findings[..] else {
+        panic!("{:?}", found.findings)
+    };
+    assert_eq!(
+        (finding.kind, finding.log),
+        (FindingKind::Unreadable, Some(LogKey(1)))
+    );
+}
+
+/// A header that is bad is damage of its batch, also where the system does not give something far behind it.
+#[test]
+fn a_bad_header_is_no_unreadable_one_for_what_cannot_be_read_behind_its_batch() {
+    let disk = made::disk();
+    let mut made = Made::new(1, 1, None);
+    made.batch(0, &[create(1), entry(1, 0, b"zero")]);
+    let bad = made.batch(2, &[entry(1, 1, b"one")]);
+    let large = made.batch(3, &[entry(1, 2, &[2; 9000])]);
+    made.mark(4, false);
+    made.save(&disk);
+    disk.flip_bit(&name(1), bad.offset + 8, 0).unwrap();
+    sector(&disk, 1, large.payloads_at() + 5000);
+    let found = view(&disk);
+    let kinds = |at| {
+        let there = found.findings.iter().filter(move |finding| finding.offset == at);
+        there.map(|finding| finding.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(bad.offset), [FindingKind::Damaged], "{:?}", found.findings);
+    assert_eq!(
+        kinds(large.payloads_at()),
+        [FindingKind::Unreadable],
+        "{:?}",
+        found.findings
+    );
 }
 
 /// Its full length was synced before it got its name.

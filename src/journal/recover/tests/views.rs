@@ -141,6 +141,54 @@ fn files_that_go_while_we_look_are_no_damage() {
     assert_eq!((segment_ids(&found), found.findings.len()), (vec![4], 0));
 }
 
+/// The floor moves twice: what was wrong at first is not what is wrong then, and the third time nothing is.
+#[test]
+fn a_view_looks_until_it_sees_the_same_twice() {
+    let disk = made::disk();
+    let made = chains::three_segments();
+    for made in &made {
+        made.save(&disk);
+    }
+    let first = crate::format::Facts {
+        first: 6,
+        purged: Some(EntryId::new(7, 5)),
+        last: Some(crate::types::Term(7)),
+    };
+    let above = |id, sequence, pred: &Made| {
+        let mut made = Made::new(id, sequence, Some(pred.end()));
+        let end = made.batch(0, &[facts(1, 6, first), floor(id)]);
+        made.mark(end.sequence, false);
+        made
+    };
+    let fourth = above(4, 10, &made[2]);
+    let fifth = above(5, 20, &fourth);
+    let steps = vec![
+        vec![(name(4), Some(fourth.bytes())), (name(1), None), (name(2), None)],
+        vec![(name(5), Some(fifth.bytes())), (name(3), None), (name(4), None)],
+    ];
+    let moving: Arc<dyn Fs> = Arc::new(Moving {
+        disk,
+        after_list: Mutex::new(steps),
+    });
+    let found = recover(&moving, &Config::new(), Mode::View { live: true }).unwrap();
+    assert_eq!((segment_ids(&found), found.findings.len()), (vec![5], 0));
+}
+
+/// What is found twice is believed; where nothing is wrong there is nothing to find again, and reading a journal takes its time.
+#[test]
+fn a_sound_journal_is_looked_at_once() {
+    use crate::fs::{FaultFs, Op};
+    let disk = made::disk();
+    for made in chains::three_segments() {
+        made.save(&disk);
+    }
+    let counting = FaultFs::new(Arc::new(disk));
+    let fs: Arc<dyn Fs> = Arc::new(counting.clone());
+    let found = recover(&fs, &Config::new(), Mode::View { live: false }).unwrap();
+    assert!(found.findings.is_empty());
+    assert_eq!(counting.count(Op::List), 1);
+}
+
 #[test]
 fn damage_that_is_seen_twice_is_damage_beside_a_writer_too() {
     let disk = made::disk();
