@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use super::cut::{self, Sizes};
 use super::info::{Committed, Count, Draft, ReadBack, Snapshot};
 use super::names::{self, ChunkName, SnapshotId};
 use super::pack_upload::PackUpload;
@@ -95,7 +96,7 @@ impl Creation {
     pub fn append_chunk(&mut self, name: &ChunkName, bytes: &[u8]) -> Result<()> {
         self.going()?;
         let len_max = crate::format::CHUNK_LEN_MAX as usize;
-        if bytes.is_empty() || bytes.len() > len_max || blake3::hash(bytes).as_bytes() != &name.0 {
+        if bytes.is_empty() || bytes.len() > len_max || ChunkName::of(bytes) != *name {
             let text = format!("these {} bytes are not those of chunk {name}", bytes.len());
             return Err(Error::new(ErrorKind::Invalid, text));
         }
@@ -230,32 +231,35 @@ impl Creation {
 
     /// Cuts and places all chunks of which enough is there to know where they end.
     fn cut_full(&mut self) -> Result<()> {
-        while self.buffer.len() - self.cut >= self.shared.config.chunk_max as usize {
-            self.cut_one()?;
-        }
-        Ok(())
+        let least = self.shared.config.chunk_max as usize;
+        self.cut_while(least)
     }
 
     /// Cuts and places everything.
     fn cut_all(&mut self) -> Result<()> {
-        while self.cut < self.buffer.len() {
-            self.cut_one()?;
-        }
+        self.cut_while(0)?;
         self.buffer.clear();
         self.cut = 0;
         Ok(())
     }
 
-    fn cut_one(&mut self) -> Result<()> {
+    /// Cuts and places chunks as long as at least `least` bytes are left.
+    fn cut_while(&mut self, least: usize) -> Result<()> {
         let config = &self.shared.config;
-        let (min, average, max) = (config.chunk_min, config.chunk_average, config.chunk_max);
+        let sizes = Sizes {
+            min: config.chunk_min,
+            average: config.chunk_average,
+            max: config.chunk_max,
+        };
         // Taken out, so that it can be borrowed while chunks are placed.
         let buffer = std::mem::take(&mut self.buffer);
         let rest = &buffer[self.cut..];
-        let (_, len) = fastcdc::v2020::FastCDC::new(rest, min, average, max).cut(0, rest.len());
-        let chunk = &rest[..len];
-        let placed = self.place(ChunkName(*blake3::hash(chunk).as_bytes()), chunk);
-        self.cut += len;
+        let placed = cut::chunks(rest, sizes, least)
+            .into_iter()
+            .try_for_each(|(range, name)| {
+                self.cut += range.len();
+                self.place(name, &rest[range])
+            });
         self.buffer = buffer;
         placed
     }
@@ -397,8 +401,11 @@ impl Write for Creation {
         let count = bytes.len().min(room - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..count]);
         self.len += count as u64;
-        let done = self.cut_full();
-        self.keep_error(done)?;
+        if self.buffer.len() == room {
+            // All at once, so that two threads share the work.
+            let done = self.cut_full();
+            self.keep_error(done)?;
+        }
         Ok(count)
     }
 

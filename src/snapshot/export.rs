@@ -178,7 +178,7 @@ impl<R: Read> Import<R> {
                 let within = format!("within chunk {} of {count}", number + 1);
                 return Err(short(&self.path, read, &within));
             }
-            if blake3::hash(&bytes).as_bytes() != &place.name {
+            if ChunkName::of(&bytes) != name {
                 let text = format!("the {} bytes here are not those of chunk {name}", bytes.len());
                 return Err(Error::at_offset(ErrorKind::Damaged, &self.path, self.at, text));
             }

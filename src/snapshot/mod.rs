@@ -49,6 +49,7 @@ mod collect;
 mod config;
 pub mod contract;
 mod create;
+mod cut;
 mod directory;
 mod doubles;
 mod export;

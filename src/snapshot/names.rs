@@ -48,6 +48,19 @@ hash_name!(
     "Names a chunk: the blake3 hash of its uncompressed bytes."
 );
 
+impl ChunkName {
+    /// The name of the chunk `bytes`.
+    ///
+    /// ```
+    /// # use everlog::snapshot::ChunkName;
+    /// assert!(ChunkName::of(b"").to_string().starts_with("af1349b9f5f9a1a6"));
+    /// ```
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> ChunkName {
+        ChunkName(*blake3::hash(bytes).as_bytes())
+    }
+}
+
 fn parse_hash(text: &str) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     if text.len() != 64 {

@@ -31,6 +31,38 @@ pub(crate) use crossbeam::{queue::SegQueue, utils::CachePadded};
 /// Real atomics in every build, for counters: nothing is decided by them, so a model need not look at them.
 pub(crate) mod plain {
     pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
+
+    #[cfg(feature = "snapshot")]
+    pub(crate) use crossbeam::channel;
+
+    /// Runs both, `other` on a thread of its own if one can be had, and otherwise behind `own`. For computations that touch nothing else: a
+    /// model does not see them.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn beside<A, B: Send>(
+        name: &str,
+        own: impl FnOnce() -> A,
+        other: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        // Whoever comes first takes it.
+        let other = std::sync::Mutex::new(Some(other));
+        let run = || {
+            let other = other.lock().ok().and_then(|mut other| other.take());
+            other.map(|other| other())
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new()
+                .name(name.into())
+                .spawn_scoped(scope, run);
+            let own = own();
+            let other = match thread {
+                Ok(thread) => thread
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => run(),
+            };
+            (own, other.expect("one of the two runs it"))
+        })
+    }
 }
 
 #[cfg(any(loom, shuttle))]
