@@ -147,10 +147,10 @@ pub(crate) struct DrillArgs {
     #[arg(long, group = "stages", conflicts_with_all = ["file", "machine"])]
     pub(crate) mix: bool,
     /// How many logs there are; each belongs to one of the writers
-    #[arg(long, value_name = "N", default_value = "8", requires = "mix", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value = "8", requires = "mix", conflicts_with = "machine", value_parser = clap::value_parser!(u64).range(1..=1024))]
     logs: u64,
     /// Let system calls of the writing process fail, so that files are given up and their bytes saved into fresh ones
-    #[arg(long, requires = "mix")]
+    #[arg(long, requires = "mix", conflicts_with = "machine")]
     pub(crate) faults: bool,
     /// Go on for so long
     #[arg(long, value_name = "S", requires = "stages")]

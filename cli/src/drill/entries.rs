@@ -94,7 +94,10 @@ impl Entries {
 
     /// The length of the longest one.
     pub(crate) fn longest(&self) -> usize {
-        (0..self.len()).map(|position| self.get(position).len()).max().unwrap_or(0)
+        (0..self.len())
+            .map(|position| self.get(position).len())
+            .max()
+            .unwrap_or(0)
     }
 
     /// The payload at `position`, counted from 0.

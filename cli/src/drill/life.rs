@@ -21,11 +21,7 @@ pub(crate) enum KillAt {
     Opening(Duration),
     /// So long after it said for the `nth` time, counted from 1, that it enters a stage. If an opening has no such stage, so
     /// long after the opening.
-    Entering {
-        stage: Stage,
-        nth: u32,
-        delay: Duration,
-    },
+    Entering { stage: Stage, nth: u32, delay: Duration },
 }
 
 /// What somebody who waits for the right moment hears of.

@@ -119,9 +119,11 @@ impl Child<'_> {
         for turn in 0u64.. {
             let step = self.plan.step(writer, next);
             let numbers = next..next + step.count;
-            let commands = numbers
-                .clone()
-                .map(|number| self.plan.command(writer, number, self.entries).encode(self.entries));
+            let commands = numbers.clone().map(|number| {
+                self.plan
+                    .command(writer, number, self.entries)
+                    .encode(self.entries)
+            });
             let indices = self.execute(step.how, commands)?;
             let acks = numbers.zip(indices).map(|(number, index)| Record::Ack {
                 writer,
@@ -211,9 +213,7 @@ impl Child<'_> {
     /// A snapshot of another log, of which the next collection keeps the newest, so that it always has something to do.
     fn scratch(&self) -> Result<()> {
         let number = self.executed.load(Ordering::Relaxed);
-        let mut creation = self
-            .store
-            .create(Draft::new(SCRATCH, EntryId::new(0, number)))?;
+        let mut creation = self.store.create(Draft::new(SCRATCH, EntryId::new(0, number)))?;
         for at in 0..self.entries.len().min(SCRATCH_ENTRIES) {
             let written = creation
                 .write_all(self.entries.get(at))

@@ -100,7 +100,9 @@ mod tests {
     fn the_order_of_commands_is_in_their_chain() {
         let chain = |commands: [&[u8]; 2]| {
             let mut chain = Chain::default();
-            (0..).zip(commands).for_each(|(index, command)| chain.push(index, command));
+            (0..)
+                .zip(commands)
+                .for_each(|(index, command)| chain.push(index, command));
             chain
         };
         assert_ne!(chain([b"a", b"b"]), chain([b"b", b"a"]));

@@ -237,7 +237,8 @@ impl Drill<'_> {
             self.tally.count(record);
             let settled = self.model.hear(record).map_err(Stop::Violated)?;
             if let Some(settled) = settled {
-                self.tally.settled(settled, self.model.applied(), self.model.keys());
+                self.tally
+                    .settled(settled, self.model.applied(), self.model.keys());
             }
         }
         Ok(())

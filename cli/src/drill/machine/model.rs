@@ -149,7 +149,10 @@ impl<'a> Model<'a> {
             return Err(confused(issued));
         };
         if index < settled || of.last.is_some_and(|last| index <= last) {
-            let what = format!("{} was acknowledged at index {index}, which was taken", name(issued));
+            let what = format!(
+                "{} was acknowledged at index {index}, which was taken",
+                name(issued)
+            );
             return Err(Violation::new(Kind::Changed, what));
         }
         if step.how == How::Batch && step.left > step.first && of.last != index.checked_sub(1) {
@@ -238,7 +241,10 @@ impl<'a> Model<'a> {
             let in_order = places.clone().all(|index| last.replace(index) < Some(index));
             let first = (writer, step.left);
             if places.clone().count() < count || !in_order {
-                let what = format!("{} and those of its writer behind it stand in another order", name(first));
+                let what = format!(
+                    "{} and those of its writer behind it stand in another order",
+                    name(first)
+                );
                 bad.push(Violation::new(Kind::Changed, what));
             }
             if step.how == How::Batch && !is_whole(step, &found, of.last) {

@@ -91,10 +91,16 @@ impl World {
             ..
         } = self.engine.report();
         if let Some((snapshot, error)) = refused.first() {
-            return Some(format!("snapshot {} was refused after a mere kill: {error}", snapshot.id));
+            return Some(format!(
+                "snapshot {} was refused after a mere kill: {error}",
+                snapshot.id
+            ));
         }
         if let Some(damage) = self.store.damage().first() {
-            return Some(format!("the store is damaged after a mere kill: {}", damage.error));
+            return Some(format!(
+                "the store is damaged after a mere kill: {}",
+                damage.error
+            ));
         }
         let odd = reset_to.iter().chain(skipped).next();
         odd.map(|id| format!("the log was reset, or an entry skipped, and nobody did it: {id}"))

@@ -78,7 +78,12 @@ impl<'a> Story<'a> {
     }
 
     fn execute(&self, writer: u32, number: u64) {
-        self.execute_bytes(&self.plan.command(writer, number, self.entries).encode(self.entries));
+        self.execute_bytes(
+            &self
+                .plan
+                .command(writer, number, self.entries)
+                .encode(self.entries),
+        );
     }
 
     fn issue(&mut self, writer: u32, number: u64) {
@@ -181,7 +186,10 @@ fn what_an_earlier_restart_had_is_not_lost_later() {
     story.issue(0, 0);
     story.execute(0, 0);
     story.judge().unwrap();
-    let stated = Record::Stated { applied: 0, digest: 0 };
+    let stated = Record::Stated {
+        applied: 0,
+        digest: 0,
+    };
     assert_eq!(story.judge_of(&[stated]), Err(vec![Kind::Lost]));
 }
 
@@ -345,6 +353,9 @@ fn reports_out_of_order_are_refused() {
         let mut story = Story::new(How::Alone, &entries);
         let heard: Vec<_> = records.iter().map(|record| story.model.hear(record)).collect();
         let (last, before) = heard.split_last().unwrap();
-        assert!(before.iter().all(Result::is_ok) && last.is_err(), "{records:?}: {heard:?}");
+        assert!(
+            before.iter().all(Result::is_ok) && last.is_err(),
+            "{records:?}: {heard:?}"
+        );
     }
 }
