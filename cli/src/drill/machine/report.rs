@@ -324,7 +324,6 @@ impl Drilled<'_> {
             keys_most: self.args.machine.keys,
             cycles: tally.cycles,
             kills: tally.hits.len(),
-            stages: Hit::ALL.map(|hit| PerStage::of(tally, hit)).into(),
             acknowledged: tally.acknowledged,
             violations: self.violations.len(),
             unacknowledged_kept: tally.in_flight.survived,
@@ -367,6 +366,7 @@ impl Drilled<'_> {
             mount: self.ground.medium.mount.display().to_string(),
             warnings: self.ground.warnings(),
             proves: PROVES,
+            stages: Hit::ALL.map(|hit| PerStage::of(tally, hit)).into(),
         }
     }
 }
@@ -413,7 +413,6 @@ struct Summary<'a> {
     keys_most: u64,
     cycles: u64,
     kills: usize,
-    stages: Vec<PerStage>,
     acknowledged: u64,
     violations: usize,
     unacknowledged_kept: u64,
@@ -447,6 +446,8 @@ struct Summary<'a> {
     mount: String,
     warnings: Vec<String>,
     proves: &'static str,
+    /// Last: it has names of the same meaning as the whole.
+    stages: Vec<PerStage>,
 }
 
 const FINE: &str = "after every kill the machine had every acknowledged command, in order, and the digest that the model had";
