@@ -100,7 +100,7 @@ impl StateMachine for Blocks {
     }
 
     fn clear(&mut self) {
-        *self = Blocks::of_mib(self.blocks.len() * BLOCK >> 20);
+        *self = Blocks::of_mib((self.blocks.len() * BLOCK) >> 20);
     }
 }
 
@@ -153,7 +153,7 @@ fn run(mib: usize, dir: &Path) -> Result<(), Box<dyn Error>> {
     let (taken, commands) = checkpoint(&engine)?;
     let peak = memory("VmHWM:");
     let bytes = taken.snapshot.map_or(0, |snapshot| snapshot.bytes);
-    assert!(bytes as usize >= mib << 20, "{bytes}");
+    assert!(bytes >> 20 >= mib as u64, "{bytes}");
     let took = |time: Duration| time.as_secs_f64();
     println!(
         "figure: large-state: a checkpoint of {mib} MiB took {:.2} s and held commands up for {:.6} s; {commands} commands went on meanwhile",

@@ -225,9 +225,8 @@ impl Drill<'_> {
         for record in records {
             match *record {
                 Record::Restarted { part, words } => {
-                    if self.restart.hear(part, words) {
-                        self.restarted();
-                    }
+                    let whole = self.restart.hear(part, words);
+                    self.restarted(whole);
                 }
                 Record::Ends { stage, micros } => {
                     self.spans[stage as usize] = Duration::from_micros(micros).max(SPAN_LEAST);
@@ -244,8 +243,11 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// A restart was told whole.
-    fn restarted(&mut self) {
+    /// A part of a restart was told; with the last one it is `whole`.
+    fn restarted(&mut self, whole: bool) {
+        if !whole {
+            return;
+        }
         let (budget, took) = (self.args.machine.restart_within, self.restart.total);
         // The first opening of all has nothing to recover.
         let Some(hit) = self.hit.take() else {

@@ -253,7 +253,7 @@ fn of_submitted_commands_the_first_ones_stand() {
     for numbers in [[1, 2], [1, 0]] {
         let mut story = Story::new(How::Submitted, &entries);
         story.issue(0, 0);
-        numbers.map(|number| story.execute(0, number));
+        numbers.iter().for_each(|number| story.execute(0, *number));
         assert_eq!(story.judge(), Err(vec![Kind::Changed]), "{numbers:?}");
     }
 }
