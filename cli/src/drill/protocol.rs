@@ -148,59 +148,65 @@ impl Record {
         else {
             unreachable!("a record has four words");
         };
+        Record::decode(head, [a, b, c]).map(Some)
+    }
+
+    /// What [`encode`](Record::encode) made of it.
+    fn decode(head: u64, [a, b, c]: [u64; 3]) -> io::Result<Record> {
         let writer = u32::try_from(head >> 32).map_err(io::Error::other)?;
-        match head & 0xffff_ffff {
-            TAG_OPENED => Ok(Some(Record::Opened(Opened {
+        Ok(match head & 0xffff_ffff {
+            TAG_OPENED => Record::Opened(Opened {
                 cut: (writer == 1).then_some(a),
                 carried_bytes: b,
                 micros: c,
-            }))),
-            TAG_ISSUE => Ok(Some(Record::Issue { writer, number: a })),
-            TAG_ACK => Ok(Some(Record::Ack {
+            }),
+            TAG_ISSUE => Record::Issue { writer, number: a },
+            TAG_ACK => Record::Ack {
                 writer,
                 number: a,
                 index: b,
-            })),
-            TAG_DONE => Ok(Some(Record::Done {
+            },
+            TAG_DONE => Record::Done {
                 writer,
                 number: a,
                 durable: b == 1,
-            })),
-            TAG_FAILED => Ok(Some(Record::Failed { writer })),
-            TAG_COUNTED => Ok(Some(Record::Counted(Counted {
+            },
+            TAG_FAILED => Record::Failed { writer },
+            TAG_COUNTED => Record::Counted(Counted {
                 rehomings: writer,
                 faults: a,
                 rotations: b,
                 freed: c,
-            }))),
-            TAG_BEGINS => Ok(Some(Record::Begins {
+            }),
+            TAG_BEGINS => Record::Begins {
                 stage: Stage::read(writer)?,
-            })),
-            TAG_ENDS => Ok(Some(Record::Ends {
+            },
+            TAG_ENDS => Record::Ends {
                 stage: Stage::read(writer)?,
                 micros: a,
-            })),
-            TAG_RESTARTED => Ok(Some(Record::Restarted {
+            },
+            TAG_RESTARTED => Record::Restarted {
                 part: writer,
                 words: [a, b, c],
-            })),
-            TAG_STANDS => Ok(Some(Record::Stands {
+            },
+            TAG_STANDS => Record::Stands {
                 writer,
                 number: a,
                 index: b,
-            })),
-            TAG_STATED => Ok(Some(Record::Stated {
+            },
+            TAG_STATED => Record::Stated {
                 applied: a,
                 digest: u128::from(b) << 64 | u128::from(c),
-            })),
-            TAG_PREDICTED => Ok(Some(Record::Predicted {
+            },
+            TAG_PREDICTED => Record::Predicted {
                 micros: a,
                 unattainable: b == 1,
-            })),
-            tag => Err(io::Error::other(format!(
-                "the child reports something unknown, {tag}"
-            ))),
-        }
+            },
+            tag => {
+                let what = format!("the child reports something unknown, {tag}");
+                return Err(io::Error::other(what));
+            }
+        })
     }
 
     /// The bytes of the record.
