@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::drill::machine::args::MachineArgs;
 use crate::exit::TABLE;
 use crate::snapshot::args::{RestoreArgs, SnapshotCommand};
 
@@ -53,6 +54,9 @@ pub(crate) enum Command {
         /// Everything at once, and not appends alone.
         #[arg(long)]
         mix: bool,
+        /// A state machine, and not appends alone.
+        #[arg(long)]
+        machine: bool,
     },
 }
 
@@ -140,17 +144,19 @@ pub(crate) struct DrillArgs {
     pub(crate) writers: u32,
     /// Do everything and not appends alone: relaxed and submitted writes, batches across logs, cells, truncates, purges,
     /// resets, logs that come and go, in small segments
-    #[arg(long, conflicts_with = "file")]
+    #[arg(long, group = "stages", conflicts_with_all = ["file", "machine"])]
     pub(crate) mix: bool,
     /// How many logs there are; each belongs to one of the writers
-    #[arg(long, value_name = "N", default_value = "8", requires = "mix", value_parser = clap::value_parser!(u64).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value = "8", requires = "mix", conflicts_with = "machine", value_parser = clap::value_parser!(u64).range(1..=1024))]
     logs: u64,
     /// Let system calls of the writing process fail, so that files are given up and their bytes saved into fresh ones
-    #[arg(long, requires = "mix")]
+    #[arg(long, requires = "mix", conflicts_with = "machine")]
     pub(crate) faults: bool,
     /// Go on for so long
-    #[arg(long, value_name = "S", requires = "mix")]
+    #[arg(long, value_name = "S", requires = "stages")]
     pub(crate) seconds: Option<u64>,
+    #[command(flatten)]
+    pub(crate) machine: MachineArgs,
     /// Seed of every choice the drill makes; a new one if not given
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,

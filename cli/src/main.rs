@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         Command::Snapshot { command } => snapshot::run(&command),
         Command::Restore(args) => restore::run(&args),
         Command::Drill(args) => drill::run(&args),
-        Command::DrillChild { dir, mix } => drill::run_child(&dir, mix),
+        Command::DrillChild { dir, mix, machine } => drill::run_child(&dir, mix, machine),
     };
     match outcome {
         Ok(exit) => exit.into(),

@@ -201,3 +201,162 @@ fn options_of_a_mixed_drill_need_a_mixed_drill() {
         everlog([&["drill"], options].concat()).ends_with(2);
     }
 }
+
+/// Kills in every stage: some of them are hit whatever the threads do.
+#[test]
+fn a_drilled_machine_comes_back_as_it_was_after_every_kill() {
+    let place = Place::new();
+    let dir = place.path("drill").display().to_string();
+    let said = everlog([
+        "drill",
+        "--machine",
+        "--cycles",
+        "8",
+        "--writers",
+        "3",
+        "--keys",
+        "300",
+        "--seed",
+        "5",
+        "--json",
+        "--dir",
+        &dir,
+    ])
+    .fine();
+    let objects = said.objects();
+    assert_eq!(objects.len(), 1);
+    let summary = &objects[0];
+    assert_eq!((&summary["seed"], &summary["cycles"]), (&5.into(), &8.into()));
+    assert_eq!(
+        (&summary["violations"], &summary["budget_seconds"]),
+        (&0.into(), &2.0.into())
+    );
+    for count in ["acknowledged", "keys", "checkpoints"] {
+        assert!(summary[count].as_u64().unwrap() > 0, "{count} in {summary}");
+    }
+    let count = |of: &str| summary[of].as_u64().unwrap();
+    assert!(count("kills") >= 8 && count("restarts") >= 8, "{summary}");
+    // The first opening of all, and the restarts that were not killed before they had told.
+    assert!(count("digests_equal") > 8, "{summary}");
+    let stages = summary["stages"].as_array().unwrap();
+    let hits: u64 = stages.iter().map(|stage| stage["kills"].as_u64().unwrap()).sum();
+    assert_eq!(hits, count("kills"), "{summary}");
+    assert!(
+        summary["longest_restart"]["seconds"].as_f64().unwrap() > 0.0,
+        "{summary}"
+    );
+    assert!(!fs::exists(&dir).unwrap());
+}
+
+#[test]
+fn a_drill_of_a_machine_tells_people_how_long_restarts_took() {
+    let place = Place::new();
+    let file = place.file("lines", "one\r\n\nthree\nfour without an end");
+    let dir = place.path("drill").display().to_string();
+    let said = everlog([
+        "drill",
+        &file,
+        "--machine",
+        "--seconds",
+        "1",
+        "--keys",
+        "20",
+        "--restart-within",
+        "60",
+        "--strict-budget",
+        "--seed",
+        "2",
+        "--dir",
+        &dir,
+    ])
+    .fine();
+    let text = said.text();
+    for part in [
+        "8 writers put the lines of",
+        "into a map of 20 keys while checkpoints are taken, and are killed for 1 s, seed 2",
+        "budget 60.0 s: all of them within it",
+        "the longest: journal",
+        "violations      0",
+        "the digest that the model had",
+        "power loss",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn a_machine_that_forgets_is_caught_and_kept_to_be_looked_at() {
+    let place = Place::new();
+    let dir = place.path("drill").display().to_string();
+    let said = everlog([
+        "drill",
+        "--machine",
+        "--forget",
+        "--cycles",
+        "50",
+        "--keys",
+        "300",
+        "--seed",
+        "5",
+        "--dir",
+        &dir,
+    ])
+    .ends_with(1);
+    let text = said.text();
+    for part in [
+        "violation: changed: the machine with",
+        "has digest",
+        "next: everlog verify",
+        "seed 5; the directory is kept",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+    // The journal itself is whole: it was the machine that forgot.
+    everlog(["verify", &dir]).fine();
+    everlog(["snapshot", "verify", &dir]).fine();
+}
+
+/// A budget that no restart keeps is a finding where it was said to be one.
+#[test]
+fn a_restart_beyond_a_strict_budget_is_a_finding() {
+    let place = Place::new();
+    let options = [
+        "--machine",
+        "--cycles",
+        "2",
+        "--restart-within",
+        "0.000001",
+        "--keys",
+        "50",
+    ];
+    let dir = place.path("told").display().to_string();
+    let told = everlog([&["drill", "--dir", &dir], &options[..]].concat()).fine();
+    assert!(told.text().contains("budget 1.00 us"), "{}", told.text());
+    let dir = place.path("strict").display().to_string();
+    let strict = everlog([&["drill", "--dir", &dir, "--strict-budget"], &options[..]].concat()).ends_with(1);
+    let text = strict.text();
+    for part in [
+        "violation: late: a restart after a kill",
+        "was to take 1.00 us at most: journal",
+    ] {
+        assert!(text.contains(part), "no {part} in {text}");
+    }
+}
+
+#[test]
+fn options_of_a_drilled_machine_need_a_machine() {
+    for options in [
+        &["--restart-within", "1"][..],
+        &["--strict-budget"],
+        &["--keys", "5"],
+        &["--life", "1"],
+        &["--machine", "--mix"],
+        &["--machine", "--logs", "2"],
+        &["--machine", "--faults"],
+        &["--mix", "--keys", "5"],
+        &["--machine", "--restart-within", "0"],
+        &["--machine", "--restart-within", "soon"],
+    ] {
+        everlog([&["drill"], options].concat()).ends_with(2);
+    }
+}

@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Invented,
     /// The journal does not open, or calls itself damaged, after a mere kill.
     Refused,
+    /// A restart took longer than it was to.
+    Late,
 }
 
 /// Everything that was reported and found so far.
@@ -111,7 +113,8 @@ impl Model {
                     self.acknowledge(Issued { writer, number }, index)?;
                     tally.acknowledged += 1;
                 }
-                Record::Done { .. } | Record::Failed { .. } | Record::Counted(_) => {}
+                // Those of other drills.
+                _ => {}
             }
         }
         Ok(())

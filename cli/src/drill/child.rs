@@ -11,7 +11,7 @@ use std::thread;
 use everlog::{Journal, Log, LogKey};
 
 use super::entries::Entries;
-use super::protocol::{Opened, RECORD_BYTES, Record, Start};
+use super::protocol::{Opened, RECORD_BYTES, RECORDS_MAX, Record, Start};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::journal;
 
@@ -116,9 +116,9 @@ pub(super) fn opened(journal: &Journal) -> Record {
     })
 }
 
-/// Writes `records`, one or two, by one call that a pipe keeps whole. Without a reader the drill is over.
+/// Writes `records`, at most [`RECORDS_MAX`], by one call that a pipe keeps whole. Without a reader the drill is over.
 pub(super) fn report(mut reports: &File, records: &[Record]) {
-    let mut bytes = [0; 2 * RECORD_BYTES];
+    let mut bytes = [0; RECORDS_MAX * RECORD_BYTES];
     for (at, record) in bytes.as_chunks_mut::<RECORD_BYTES>().0.iter_mut().zip(records) {
         *at = record.encode();
     }

@@ -92,6 +92,14 @@ impl Entries {
         self.ends.len()
     }
 
+    /// The length of the longest one.
+    pub(crate) fn longest(&self) -> usize {
+        (0..self.len())
+            .map(|position| self.get(position).len())
+            .max()
+            .unwrap_or(0)
+    }
+
     /// The payload at `position`, counted from 0.
     pub(crate) fn get(&self, position: usize) -> &[u8] {
         let start = position.checked_sub(1).map_or(0, |before| self.ends[before]);

@@ -9,7 +9,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::protocol::{OPENING, Record};
+use super::protocol::{OPENING, Record, Stage};
 use crate::exit::{Exit, Failure};
 
 /// When a child is killed.
@@ -19,6 +19,16 @@ pub(crate) enum KillAt {
     Working(Duration),
     /// So long after it was told what to do: mostly while it opens the journal.
     Opening(Duration),
+    /// So long after it said for the `nth` time, counted from 1, that it enters a stage. If an opening has no such stage, so
+    /// long after the opening.
+    Entering { stage: Stage, nth: u32, delay: Duration },
+}
+
+/// What somebody who waits for the right moment hears of.
+#[derive(Clone, Copy, Debug)]
+enum Heard {
+    Opened,
+    Begins(Stage),
 }
 
 /// How a life ended.
@@ -46,8 +56,9 @@ pub(crate) struct Life {
     input: ChildStdin,
     /// When it had all it needs to open the journal.
     briefed: Instant,
-    /// Hears once that the journal is open; gone when it cannot be opened, and when the child's reports end.
-    opened: Receiver<Instant>,
+    /// Hears once that the journal is open, and what else may set the moment of the kill; gone when it cannot be opened, and
+    /// when the child's reports end.
+    heard: Receiver<(Heard, Instant)>,
     working_since: Option<Instant>,
     reports: JoinHandle<io::Result<Vec<Record>>>,
     errors: JoinHandle<String>,
@@ -76,7 +87,7 @@ impl Life {
         else {
             unreachable!("all three are piped");
         };
-        let (tell, opened) = mpsc::channel();
+        let (tell, heard) = mpsc::channel();
         let reports = thread::spawn(move || {
             let mut output = BufReader::with_capacity(64 << 10, output);
             let mut records = Vec::new();
@@ -84,7 +95,12 @@ impl Life {
             while let Some(record) = Record::read(&mut output)? {
                 match (&record, &tell) {
                     // Nobody listens any more when the child was killed while it opened.
-                    (Record::Opened(_), Some(tell)) => drop(tell.send(Instant::now())),
+                    (Record::Opened(_), Some(tell)) => {
+                        let _ = tell.send((Heard::Opened, Instant::now()));
+                    }
+                    (Record::Begins { stage }, Some(tell)) => {
+                        let _ = tell.send((Heard::Begins(*stage), Instant::now()));
+                    }
                     // It waits for its end, and there is nothing else to wait for.
                     (Record::Failed { writer: OPENING }, _) => tell = None,
                     _ => {}
@@ -108,7 +124,7 @@ impl Life {
             child: Leashed(child),
             input,
             briefed: Instant::now(),
-            opened,
+            heard,
             working_since: None,
             reports,
             errors,
@@ -117,28 +133,35 @@ impl Life {
 
     /// Waits until the child has opened the journal; false if it ended before, or does not get there.
     pub(crate) fn opens(&mut self) -> bool {
-        self.working_since = self.opened.recv_timeout(OPENS_WITHIN).ok();
-        self.working_since.is_some()
+        while let Ok((heard, at)) = self.heard.recv_timeout(OPENS_WITHIN) {
+            if matches!(heard, Heard::Opened) {
+                self.working_since = Some(at);
+                return true;
+            }
+        }
+        false
     }
 
     /// Lets the child live until `kill_at`, or until it ends by itself, or `interrupted`.
     pub(crate) fn until(mut self, kill_at: KillAt, interrupted: &AtomicBool) -> Result<Lived, Failure> {
         let mut working_since = self.working_since;
+        let mut moment = Moment::of(kill_at);
         let mut deadline = match kill_at {
             KillAt::Opening(delay) => Some(self.briefed + delay),
             KillAt::Working(delay) => working_since.map(|at| at + delay),
+            KillAt::Entering { .. } => None,
         };
         while !interrupted.load(Ordering::Relaxed) {
             let left = deadline.map_or(POLL, |at| at.saturating_duration_since(Instant::now()).min(POLL));
             if left.is_zero() {
                 break;
             }
-            match self.opened.recv_timeout(left) {
-                Ok(at) => {
-                    working_since = Some(at);
-                    if let KillAt::Working(delay) = kill_at {
-                        deadline = Some(at + delay);
+            match self.heard.recv_timeout(left) {
+                Ok((heard, at)) => {
+                    if matches!(heard, Heard::Opened) {
+                        working_since = Some(at);
                     }
+                    deadline = moment.after(heard).map(|delay| at + delay).or(deadline);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -159,6 +182,36 @@ impl Life {
             records,
             working,
         })
+    }
+}
+
+/// Knows when to kill, while it hears what the child does.
+struct Moment {
+    kill_at: KillAt,
+    /// How often the stage was entered.
+    entered: u32,
+}
+
+impl Moment {
+    fn of(kill_at: KillAt) -> Moment {
+        Moment { kill_at, entered: 0 }
+    }
+
+    /// How long after this the child is killed, if this says it.
+    fn after(&mut self, heard: Heard) -> Option<Duration> {
+        match (self.kill_at, heard) {
+            (KillAt::Working(delay), Heard::Opened) => Some(delay),
+            (KillAt::Working(_) | KillAt::Opening(_), _) => None,
+            (KillAt::Entering { stage, nth, delay }, Heard::Begins(begun)) => {
+                self.entered += u32::from(begun == stage);
+                (begun == stage && self.entered == nth).then_some(delay)
+            }
+            (KillAt::Entering { nth, .. }, Heard::Opened) if self.entered >= nth => None,
+            (KillAt::Entering { stage, delay, .. }, Heard::Opened) => Some(match stage.is_opening() {
+                true => delay,
+                false => ENTERS_WITHIN,
+            }),
+        }
     }
 }
 
@@ -194,5 +247,7 @@ fn sentence(said: &str) -> String {
 const SIGKILL: i32 = 9;
 /// A child that has not opened the journal by then is no worse for it; nobody waits any longer.
 const OPENS_WITHIN: Duration = Duration::from_secs(5);
+/// A child that works and has not come to the stage by then is killed all the same.
+const ENTERS_WITHIN: Duration = Duration::from_secs(30);
 /// How often an interruption is looked for.
 const POLL: Duration = Duration::from_millis(50);

@@ -4,14 +4,16 @@
 //! SIGKILL at a random moment, opens the journal and checks it against what was reported, and goes on from there.
 //! What is right says [`check`]; how the two processes talk says [`protocol`].
 //!
-//! With `--mix` the child does everything that the library offers, to several logs: see [`mix`].
+//! With `--mix` the child does everything that the library offers, to several logs: see [`mix`]. With `--machine` the lines feed a
+//! state machine, with checkpoints: see [`machine`].
 //!
 //! The seed decides every choice: the entries, the moments, which kills hit an opening. It does not decide how threads
 //! and disk interleave, so a seed repeats a drill and not every byte of it.
 
-mod child;
+pub(crate) mod machine;
 
 mod check;
+mod child;
 mod entries;
 mod life;
 mod medium;
@@ -41,10 +43,11 @@ use report::{Drilled, Tally};
 use workplace::Workplace;
 
 /// Runs the process that a drill kills.
-pub(crate) fn run_child(dir: &Path, mix: bool) -> Outcome {
-    match mix {
-        true => mix::child::run(dir),
-        false => child::run(dir),
+pub(crate) fn run_child(dir: &Path, mix: bool, machine: bool) -> Outcome {
+    match (mix, machine) {
+        (true, _) => mix::child::run(dir),
+        (_, true) => machine::child::run(dir),
+        _ => child::run(dir),
     }
 }
 
@@ -63,7 +66,10 @@ pub(crate) fn run(args: &DrillArgs) -> Outcome {
     };
     let interrupted = catch_signals()?;
     let workplace = Workplace::take(args.dir.as_deref())?;
-    let drilled = drill(args, seed, random, &entries, &workplace, interrupted);
+    let drilled = match args.machine.machine {
+        true => machine::drill(args, seed, random, &entries, &workplace, interrupted),
+        false => drill(args, seed, random, &entries, &workplace, interrupted),
+    };
     swept(&workplace, drilled)
 }
 

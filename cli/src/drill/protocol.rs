@@ -35,6 +35,55 @@ pub(crate) enum Record {
     Failed { writer: u32 },
     /// Of a mixed drill: the counters of this life so far.
     Counted(Counted),
+    /// Of a drilled machine: it enters a stage.
+    Begins { stage: Stage },
+    /// Of a drilled machine: a stage is over, and took so long.
+    Ends { stage: Stage, micros: u64 },
+    /// Of a drilled machine, after a restart: a part of what the restart was made of.
+    Restarted { part: u32, words: [u64; 3] },
+    /// Of a drilled machine, after a restart: one of the newest commands of a writer stands at `index`.
+    Stands { writer: u32, number: u64, index: u64 },
+    /// Of a drilled machine, after a restart and behind every `Stands`: so many commands are in it, which give this digest.
+    Stated { applied: u64, digest: u128 },
+    /// Of a drilled machine: how long a restart would take now, as the engine says, and whether it says that its budget
+    /// cannot be kept.
+    Predicted { micros: u64, unattainable: bool },
+}
+
+/// What a drilled machine is doing when it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The journal, the store and the engine are opened; the two that follow are parts of it.
+    Opening,
+    /// The newest snapshot is restored.
+    Restore,
+    /// The entries behind it are replayed.
+    Replay,
+    /// A checkpoint: captured, written, read back, and what it makes superfluous removed and purged.
+    Checkpoint,
+    /// Snapshots that nobody needs are removed, and their space is freed.
+    Collection,
+}
+
+impl Stage {
+    /// All of them.
+    pub(crate) const ALL: [Stage; 5] = [
+        Stage::Opening,
+        Stage::Restore,
+        Stage::Replay,
+        Stage::Checkpoint,
+        Stage::Collection,
+    ];
+
+    /// Whether it comes before the child works.
+    pub(crate) fn is_opening(self) -> bool {
+        matches!(self, Stage::Opening | Stage::Restore | Stage::Replay)
+    }
+
+    fn read(number: u32) -> io::Result<Stage> {
+        let found = Stage::ALL.into_iter().find(|stage| *stage as u32 == number);
+        found.ok_or_else(|| io::Error::other(format!("the child reports something unknown, stage {number}")))
+    }
 }
 
 /// Counters of a life.
@@ -99,35 +148,65 @@ impl Record {
         else {
             unreachable!("a record has four words");
         };
+        Record::decode(head, [a, b, c]).map(Some)
+    }
+
+    /// What [`encode`](Record::encode) made of it.
+    fn decode(head: u64, [a, b, c]: [u64; 3]) -> io::Result<Record> {
         let writer = u32::try_from(head >> 32).map_err(io::Error::other)?;
-        match head & 0xffff_ffff {
-            TAG_OPENED => Ok(Some(Record::Opened(Opened {
+        Ok(match head & 0xffff_ffff {
+            TAG_OPENED => Record::Opened(Opened {
                 cut: (writer == 1).then_some(a),
                 carried_bytes: b,
                 micros: c,
-            }))),
-            TAG_ISSUE => Ok(Some(Record::Issue { writer, number: a })),
-            TAG_ACK => Ok(Some(Record::Ack {
+            }),
+            TAG_ISSUE => Record::Issue { writer, number: a },
+            TAG_ACK => Record::Ack {
                 writer,
                 number: a,
                 index: b,
-            })),
-            TAG_DONE => Ok(Some(Record::Done {
+            },
+            TAG_DONE => Record::Done {
                 writer,
                 number: a,
                 durable: b == 1,
-            })),
-            TAG_FAILED => Ok(Some(Record::Failed { writer })),
-            TAG_COUNTED => Ok(Some(Record::Counted(Counted {
+            },
+            TAG_FAILED => Record::Failed { writer },
+            TAG_COUNTED => Record::Counted(Counted {
                 rehomings: writer,
                 faults: a,
                 rotations: b,
                 freed: c,
-            }))),
-            tag => Err(io::Error::other(format!(
-                "the child reports something unknown, {tag}"
-            ))),
-        }
+            }),
+            TAG_BEGINS => Record::Begins {
+                stage: Stage::read(writer)?,
+            },
+            TAG_ENDS => Record::Ends {
+                stage: Stage::read(writer)?,
+                micros: a,
+            },
+            TAG_RESTARTED => Record::Restarted {
+                part: writer,
+                words: [a, b, c],
+            },
+            TAG_STANDS => Record::Stands {
+                writer,
+                number: a,
+                index: b,
+            },
+            TAG_STATED => Record::Stated {
+                applied: a,
+                digest: u128::from(b) << 64 | u128::from(c),
+            },
+            TAG_PREDICTED => Record::Predicted {
+                micros: a,
+                unattainable: b == 1,
+            },
+            tag => {
+                let what = format!("the child reports something unknown, {tag}");
+                return Err(io::Error::other(what));
+            }
+        })
     }
 
     /// The bytes of the record.
@@ -151,6 +230,18 @@ impl Record {
             } => (TAG_DONE, writer, [number, u64::from(durable), 0]),
             Record::Failed { writer } => (TAG_FAILED, writer, [0; 3]),
             Record::Counted(c) => (TAG_COUNTED, c.rehomings, [c.faults, c.rotations, c.freed]),
+            Record::Begins { stage } => (TAG_BEGINS, stage as u32, [0; 3]),
+            Record::Ends { stage, micros } => (TAG_ENDS, stage as u32, [micros, 0, 0]),
+            Record::Restarted { part, words } => (TAG_RESTARTED, part, words),
+            Record::Stands {
+                writer,
+                number,
+                index,
+            } => (TAG_STANDS, writer, [number, index, 0]),
+            Record::Stated { applied, digest } => (TAG_STATED, 0, [applied, high(digest), low(digest)]),
+            Record::Predicted { micros, unattainable } => {
+                (TAG_PREDICTED, 0, [micros, u64::from(unattainable), 0])
+            }
         };
         let mut bytes = [0; RECORD_BYTES];
         let head = tag | u64::from(writer) << 32;
@@ -162,11 +253,20 @@ impl Record {
     }
 }
 
+fn high(number: u128) -> u64 {
+    low(number >> 64)
+}
+
+fn low(number: u128) -> u64 {
+    u64::try_from(number & u128::from(u64::MAX)).unwrap_or(u64::MAX)
+}
+
 /// Size of a [`Record`].
 pub(crate) const RECORD_BYTES: usize = 32;
 /// The longest write that POSIX keeps whole on a pipe.
 const PIPE_ATOMIC_BYTES: usize = 512;
-const _: () = assert!(2 * RECORD_BYTES <= PIPE_ATOMIC_BYTES);
+/// How many records one write may have.
+pub(crate) const RECORDS_MAX: usize = PIPE_ATOMIC_BYTES / RECORD_BYTES;
 /// Who failed, of a child that could not open the journal, which a planned fault explains: it waits for its end.
 pub(crate) const OPENING: u32 = u32::MAX;
 
@@ -176,6 +276,12 @@ const TAG_ACK: u64 = 3;
 const TAG_DONE: u64 = 4;
 const TAG_FAILED: u64 = 5;
 const TAG_COUNTED: u64 = 6;
+const TAG_BEGINS: u64 = 7;
+const TAG_ENDS: u64 = 8;
+const TAG_RESTARTED: u64 = 9;
+const TAG_STANDS: u64 = 10;
+const TAG_STATED: u64 = 11;
+const TAG_PREDICTED: u64 = 12;
 
 #[cfg(test)]
 mod tests {
@@ -212,7 +318,30 @@ mod tests {
                 rotations: 3,
                 freed: 4,
             }),
+            Record::Ends {
+                stage: Stage::Restore,
+                micros: 5,
+            },
+            Record::Restarted {
+                part: 2,
+                words: [1, u64::MAX, 3],
+            },
+            Record::Stands {
+                writer: 1,
+                number: 2,
+                index: 3,
+            },
+            Record::Stated {
+                applied: 9,
+                digest: 7 << 100 | 5,
+            },
+            Record::Predicted {
+                micros: 1,
+                unattainable: true,
+            },
         ];
+        let begins = Stage::ALL.map(|stage| Record::Begins { stage });
+        let records = [&records[..], &begins].concat();
         let pipe: Vec<u8> = records.iter().flat_map(|r| r.encode()).collect();
         let mut input = pipe.as_slice();
         for record in records {

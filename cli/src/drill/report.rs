@@ -119,6 +119,19 @@ pub(crate) fn print_head(
     print_place(out, workplace, ground)
 }
 
+/// How often or how long a drill kills, which may end by the clock.
+pub(crate) fn times(args: &DrillArgs) -> String {
+    match (args.cycles_at_most(), args.seconds) {
+        (Some(cycles), None) => output::counted(u64::from(cycles), "time", "times"),
+        (None, Some(seconds)) => format!("for {seconds} s"),
+        (cycles, seconds) => format!(
+            "{} at most, for {} s at most",
+            output::counted(u64::from(cycles.unwrap_or(0)), "time", "times"),
+            seconds.unwrap_or(0)
+        ),
+    }
+}
+
 /// Where a drill runs.
 pub(crate) fn print_place(out: &mut Output, workplace: &Workplace, ground: &Ground) -> Result<(), Failure> {
     out.line(format!("in {}: {}", workplace.dir().display(), ground.line()))
@@ -293,6 +306,7 @@ fn name(kind: Kind) -> &'static str {
         Kind::Changed => "changed",
         Kind::Invented => "invented",
         Kind::Refused => "refused",
+        Kind::Late => "late",
     }
 }
 

@@ -91,7 +91,8 @@ impl History {
                 }
                 // Told as of the whole life: the last one counts, see `Tally::life`.
                 Record::Counted(_) => true,
-                Record::Ack { .. } => false,
+                // Those of other drills.
+                _ => false,
             };
             if !fits {
                 let what = format!("reported out of its order: {record:?}");

@@ -95,17 +95,8 @@ pub(crate) struct Drilled<'a> {
 
 /// What a person wants to know while the drill runs.
 pub(crate) fn print_head(out: &mut Output, args: &DrillArgs, seed: u64) -> Result<(), Failure> {
-    let times = match (args.cycles_at_most(), args.seconds) {
-        (Some(cycles), None) => output::counted(u64::from(cycles), "time", "times"),
-        (None, Some(seconds)) => format!("for {seconds} s"),
-        (cycles, seconds) => format!(
-            "{} at most, for {} s at most",
-            output::counted(u64::from(cycles.unwrap_or(0)), "time", "times"),
-            seconds.unwrap_or(0)
-        ),
-    };
     out.line(format!(
-        "drill: {} do everything to {}{} and are killed {times}, seed {seed}",
+        "drill: {} do everything to {}{} and are killed {}, seed {seed}",
         output::counted(u64::from(args.logs_and_workers().1), "worker", "workers"),
         output::counted(args.logs_and_workers().0, "log", "logs"),
         if args.faults {
@@ -113,6 +104,7 @@ pub(crate) fn print_head(out: &mut Output, args: &DrillArgs, seed: u64) -> Resul
         } else {
             ""
         },
+        common::times(args),
     ))
 }
 
