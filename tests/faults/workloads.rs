@@ -101,6 +101,8 @@ impl Spoil {
                     let file = disk.create(&format!("journal/{name}")).expect("a new name");
                     file.write_all_at(&vec![0; pages * 4096], 0)
                         .expect("a healthy disk");
+                    // No life names a spare before that.
+                    file.sync_data().expect("a healthy disk");
                 }
             }
         }
