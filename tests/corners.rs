@@ -223,6 +223,7 @@ fn a_limited_read_returns_one_entry_at_least() {
     }
     let count = |range, bytes| log.read_limited(range, bytes).unwrap().len();
     assert_eq!((count(0..5, 0), count(0..5, 250), count(0..5, 1000)), (1, 2, 5));
+    assert_eq!((count(0..5, 199), count(0..5, 200)), (1, 2));
     assert_eq!(count(3..3, 1000), 0);
     assert!(log.read_limited(4..9, 1000).is_err(), "the log ends before");
     drop(journal);

@@ -194,3 +194,21 @@ impl fmt::Display for Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_says_where_how_much_and_why() {
+        let cut = Cut {
+            path: "d/journal/1.seg".into(),
+            offset: 8192,
+            bytes: 100,
+            batches: 2,
+            why: "nobody was told of them".into(),
+        };
+        let text = "d/journal/1.seg at 8192: cut 100 bytes, 2 batches, unwitnessed (nobody was told of them)";
+        assert_eq!(cut.to_string(), text);
+    }
+}

@@ -80,10 +80,11 @@ impl Journal {
             // It may have been created by another thread an instant ago.
             found => return self.sync().and(found),
         }
-        match self.create_log(key, first) {
-            Err(e) if e.kind() == ErrorKind::Invalid => self.sync().and_then(|()| self.log(key)),
-            created => created,
-        }
+        self.create_log(key, first).or_else(|error| match self.log(key) {
+            // By another thread, between the two.
+            Ok(log) => self.sync().map(|()| log),
+            Err(_) => Err(error),
+        })
     }
 }
 

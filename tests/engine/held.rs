@@ -102,3 +102,30 @@ fn what_an_opening_applies_is_durable() {
     let (journal, store) = base(&cut).unwrap();
     assert_eq!(state(&open(&journal, &store)), commands(0..1));
 }
+
+/// The journal itself says again what it must of a log that somebody stands on.
+#[test]
+fn space_is_freed_below_a_log_that_an_engine_stands_on() {
+    let world = world(&disk(1));
+    world.execute(0..2);
+    world
+        .journal
+        .log(A)
+        .unwrap()
+        .set(1, b"a cell in the oldest segment")
+        .unwrap();
+    let other = world.journal.create_log(B, 0).unwrap();
+    for _ in 0..200 {
+        other.append([7; 1000]).unwrap();
+    }
+    other.purge_to(200).unwrap();
+    // Two, as the log behind the older one is kept, too.
+    for round in 1..3 {
+        world.execute(2 * round..2 * round + 2);
+        world.engine.checkpoint().unwrap();
+    }
+    world.journal.reclaim().unwrap();
+    let freed = world.journal.metrics().segments_freed;
+    assert!(freed > 1, "{freed} segments were freed");
+    assert_eq!(world.commands(), commands(0..6));
+}

@@ -66,6 +66,12 @@ fn a_replica_applies_nothing_beyond_what_its_owner_says_is_committed() {
         .apply(EntryId::new(2, 6), Some(command(77).as_bytes()))
         .unwrap();
     assert_eq!(log.truncate_from(6).unwrap_err().kind(), ErrorKind::Invalid);
+    let reset = log.reset(EntryId::new(2, 5));
+    assert_eq!(
+        reset.unwrap_err().kind(),
+        ErrorKind::Invalid,
+        "entry 6 was applied"
+    );
     assert_eq!(journal.delete_log(A).unwrap_err().kind(), ErrorKind::Busy);
     assert_eq!(open(&store, &log, 0).unwrap_err().kind(), ErrorKind::Busy);
     drop(replica);

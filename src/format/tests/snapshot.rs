@@ -138,6 +138,24 @@ fn the_bytes_of_the_header_of_an_export_do_not_change() {
 }
 
 #[test]
+fn an_export_header_with_bytes_where_none_belong_is_refused() {
+    for (at, field) in [
+        (14, "zero"),
+        (15, "zero"),
+        (40, "key_id"),
+        (55, "key_id"),
+        (56, "zero"),
+        (63, "zero"),
+    ] {
+        let mut bytes = ExportHeader { index_len: 320 }.encode();
+        bytes[at] = 1;
+        let crc = crc32fast::hash(&bytes[12..]).to_le_bytes();
+        bytes[8..12].copy_from_slice(&crc);
+        assert_eq!(ExportHeader::decode(&bytes), Err(Bad::Field(field)), "byte {at}");
+    }
+}
+
+#[test]
 fn an_export_has_each_chunk_once_and_in_order() {
     let mut index = index();
     index.chunks.push(index.chunks[0]);

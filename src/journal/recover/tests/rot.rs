@@ -205,6 +205,24 @@ fn a_cell_that_cannot_be_read_is_a_finding_of_a_view() {
     );
 }
 
+#[test]
+fn a_cell_with_a_flipped_bit_is_damage_and_a_writer_is_told_what_to_do() {
+    let (disk, [first, _]) = two_segments(&[create(1), set(1, 3, &[9; 9000])], &[entry(1, 0, b"zero")]);
+    let at = first.headers[0].payloads_at() + 5000;
+    disk.flip_bit(&name(1), at, 1).unwrap();
+    let error = refused(&disk);
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert!(error.to_string().contains("everlog verify"), "{error}");
+    assert!(error.to_string().contains("Nothing was changed"), "{error}");
+    let found = view(&disk);
+    let kinds: Vec<_> = found
+        .findings
+        .iter()
+        .map(|finding| (finding.kind, finding.log))
+        .collect();
+    assert_eq!(kinds, [(FindingKind::Damaged, Some(LogKey(1)))]);
+}
+
 /// A header that is bad is damage of its batch, also where the system does not give something far behind it.
 #[test]
 fn a_bad_header_is_no_unreadable_one_for_what_cannot_be_read_behind_its_batch() {
