@@ -205,6 +205,15 @@ fn a_purge_through_an_id_must_fit_what_is_there() {
 }
 
 #[test]
+fn a_segment_is_shorter_than_offsets_can_tell() {
+    for bytes in [1 << 35, (1 << 35) + 4096, 4096] {
+        let error = Journal::create_on(on(&disk()), small().segment_bytes(bytes)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains("a multiple of 4096 from"), "{error}");
+    }
+}
+
+#[test]
 fn a_log_is_opened_or_created() {
     let disk = disk();
     let (journal, _log) = one_log(&disk);

@@ -1,10 +1,12 @@
 //! Payloads that come through windows of the file.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use super::edges::{LEN, saved};
 use super::*;
 use crate::segment::ahead::ReadAhead;
+use crate::segment::scan::WINDOW_WHOLE;
 
 /// A window may be older than an entry that stands where it saw none.
 #[test]
@@ -52,4 +54,17 @@ fn what_a_window_lent_stays_as_it_was() {
             }
         }
     }
+}
+
+#[test]
+fn a_scan_ends_behind_the_last_byte_that_is_not_zero_however_many_windows_are() {
+    let mut bytes = vec![0; 5 * WINDOW_WHOLE / 2];
+    bytes[100] = 7;
+    let disk = made::disk();
+    made::save(&disk, &Segment::name(1), &bytes);
+    let file = disk.open(&Segment::name(1), Access::Read).unwrap();
+    let len = bytes.len() as u64;
+    let mut window = Window::new(&*file, Path::new("it"), len, 4096, false);
+    let seen = scan(&mut window, Identity::unknown(1), 0..len, None).unwrap();
+    assert_eq!((seen.headers, seen.end), (0, 101));
 }
