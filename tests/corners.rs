@@ -205,6 +205,19 @@ fn a_purge_through_an_id_must_fit_what_is_there() {
 }
 
 #[test]
+fn an_iterator_that_gave_all_has_ended_also_when_the_journal_closes_then() {
+    let disk = disk();
+    let (journal, log) = one_log(&disk);
+    for _ in 0..3 {
+        log.append(b"x").unwrap();
+    }
+    let mut entries = log.read(0..2);
+    assert_eq!(entries.by_ref().take(2).filter(|entry| entry.is_ok()).count(), 2);
+    journal.close().unwrap();
+    assert!(entries.next().is_none());
+}
+
+#[test]
 fn a_segment_is_shorter_than_offsets_can_tell() {
     for bytes in [1 << 35, (1 << 35) + 4096, 4096] {
         let error = Journal::create_on(on(&disk()), small().segment_bytes(bytes)).unwrap_err();

@@ -14,7 +14,7 @@ use crate::types::Entry;
 
 /// Entries are read in parts of so many; of one that has more than so many bytes the rest is not read ahead.
 const BUNDLE_ENTRIES: u64 = 512;
-const BUNDLE_BYTES: usize = 4 << 20;
+const BUNDLE_BYTES: u64 = 4 << 20;
 /// So many parts are read and not applied, at most.
 const PARTS_MAX: u64 = 8;
 const READERS_MAX: usize = 3;
@@ -138,12 +138,15 @@ fn apply(bundle: Bundle, log: &Log, pass: &mut Pass<'_>) -> Result<()> {
 
 fn read(from: &mut Entries, range: Range<u64>) -> Bundle {
     let mut bundle = Bundle::default();
-    let (mut at, mut bytes) = (range.start, 0);
+    let mut at = range.start;
+    let before = from.loaded();
+    let mut in_memory = 0;
     from.move_to(range.clone());
-    while at < range.end && bytes < BUNDLE_BYTES {
+    // Payloads keep what was read with them: between the entries of one log may stand much of others.
+    while at < range.end && (from.loaded() - before).max(in_memory) < BUNDLE_BYTES {
         match from.next() {
             Some(Ok(entry)) => {
-                bytes += entry.payload.len();
+                in_memory += entry.payload.len() as u64;
                 bundle.entries.push(entry);
             }
             Some(Err(error)) => {

@@ -46,6 +46,11 @@ impl Entries {
         self.cuts = None;
     }
 
+    /// Bytes that were read so far, between the entries, too.
+    pub(crate) fn loaded(&self) -> u64 {
+        self.ahead.loaded()
+    }
+
     fn refill(&mut self) -> Result<()> {
         let (key, range) = (self.log.key, self.rest.clone());
         let seen = self.cuts;
@@ -82,6 +87,10 @@ impl Entries {
                 self.located.pop_front();
                 continue;
             };
+            // At once: it keeps its segment.
+            if stretch.len() == 0 {
+                self.located.pop_front();
+            }
             if let Ok(entry) = &entry {
                 shared.counters.reads.add(1);
                 shared.counters.read_bytes.add(entry.payload.len() as u64);

@@ -31,6 +31,8 @@ pub(crate) struct ReadAhead {
     lent: VecDeque<Bytes>,
     /// The block of offsets that was used last.
     block: Option<Held>,
+    /// Bytes of all windows so far.
+    loaded: u64,
 }
 
 /// What is looked for, and so the window into which it is read.
@@ -38,6 +40,16 @@ pub(crate) struct ReadAhead {
 pub(super) enum Which {
     Headers,
     Payloads,
+}
+
+#[cfg(test)]
+impl ReadAhead {
+    /// How many windows are kept because somebody held a part of them, and the memory of all.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        let lent = self.lent.iter().map(Bytes::len);
+        let bytes = lent.sum::<usize>() + self.headers.bytes.len() + self.payloads.bytes.len();
+        (self.lent.len(), bytes)
+    }
 }
 
 #[derive(Debug)]
@@ -53,7 +65,7 @@ impl ReadAhead {
         ReadAhead::of(READ_AHEAD, READ_AHEAD, false)
     }
 
-    /// Nothing is copied: a payload keeps its window of 256 KiB. For those who drop payloads soon.
+    /// Nothing is copied: a payload keeps its window of 64 KiB. For those who drop payloads soon.
     pub(crate) fn lending() -> ReadAhead {
         ReadAhead::of(READ_AHEAD, READ_AHEAD, true)
     }
@@ -70,7 +82,13 @@ impl ReadAhead {
             lends,
             lent: VecDeque::new(),
             block: None,
+            loaded: 0,
         }
+    }
+
+    /// How many bytes were read so far: payloads that are lent keep no more.
+    pub(crate) fn loaded(&self) -> u64 {
+        self.loaded
     }
 
     /// As [`read_payload`].
@@ -144,8 +162,11 @@ impl ReadAhead {
         if let Some(range) = other.held(segment, at, len) {
             return Ok(Some((other, range)));
         }
-        if own.held(segment, at, len).is_none() && !own.load(segment, at, len, &mut self.lent)? {
-            return Ok(None);
+        if own.held(segment, at, len).is_none() {
+            if !own.load(segment, at, len, &mut self.lent)? {
+                return Ok(None);
+            }
+            self.loaded += own.bytes.len() as u64;
         }
         let range = own.held(segment, at, len);
         Ok(range.map(|range| (&*own, range)))
@@ -188,9 +209,9 @@ impl Window {
         if rest < len {
             return Ok(false);
         }
-        let mut buffer = free(std::mem::take(&mut self.bytes), lent);
-        // A sector behind the entry that cannot be read is not this entry's trouble.
         let ahead = len.max(self.ahead).min(rest);
+        let mut buffer = free(std::mem::take(&mut self.bytes), ahead, self.ahead, lent);
+        // A sector behind the entry that cannot be read is not this entry's trouble.
         read(segment, at, ahead, &mut buffer).or_else(|_| read(segment, at, len, &mut buffer))?;
         *self = Window {
             segment: segment.id,
@@ -202,16 +223,20 @@ impl Window {
     }
 }
 
-/// Memory for a window: the old one's unless somebody holds a part of it, or that of one which was lent long ago.
-fn free(old: Bytes, lent: &mut VecDeque<Bytes>) -> BytesMut {
-    let old = match old.try_into_mut() {
-        Ok(buffer) => return buffer,
-        Err(old) => old,
-    };
-    lent.push_back(old);
-    let oldest = lent.pop_front().map(Bytes::try_into_mut);
-    match oldest {
-        Some(Ok(buffer)) => return buffer,
+/// Memory for `len` bytes of a window that is `kept` bytes long as a rule: the old window's unless somebody holds a part of it, or that of
+/// one which was lent long ago. Larger ones are not kept: there may be many, and a small payload would keep all of one.
+fn free(old: Bytes, len: u64, kept: u64, lent: &mut VecDeque<Bytes>) -> BytesMut {
+    let usual = |buffer: &BytesMut| buffer.capacity() as u64 <= 2 * kept;
+    match old.try_into_mut() {
+        Ok(buffer) if len <= kept && usual(&buffer) => return buffer,
+        Err(old) if !old.is_empty() && old.len() as u64 <= kept => lent.push_back(old),
+        _ => {}
+    }
+    if len > kept {
+        return BytesMut::new();
+    }
+    match lent.pop_front().map(Bytes::try_into_mut) {
+        Some(Ok(buffer)) if usual(&buffer) => return buffer,
         Some(Err(still)) if lent.len() < LENT_MAX => lent.push_front(still),
         _ => {}
     }

@@ -68,3 +68,31 @@ fn a_scan_ends_behind_the_last_byte_that_is_not_zero_however_many_windows_are() 
     let seen = scan(&mut window, Identity::unknown(1), 0..len, None).unwrap();
     assert_eq!((seen.headers, seen.end), (0, 101));
 }
+
+/// Whoever reads on while it holds the last few payloads needs a few windows, and none as large as the largest entry for ever.
+#[test]
+fn windows_that_nobody_holds_are_used_again_and_large_ones_are_not_kept() {
+    let mut made = Made::new(1, 10, None);
+    for index in 0..25 {
+        let len = if index % 10 == 5 { 9000 } else { 900 };
+        made.batch(0, &[entry(1, index, &vec![1; len])]);
+    }
+    let (_, segment) = saved(&made);
+    let mut ahead = ReadAhead::of(1024, 1024, true);
+    let mut held = VecDeque::new();
+    for (index, header) in (0..).zip(&made.headers) {
+        held.push_back(
+            ahead
+                .read_payload(&segment, header_at(header.offset, 0), &wanted(1, index))
+                .unwrap(),
+        );
+        if held.len() > 2 {
+            held.pop_front();
+        }
+        let (lent, bytes) = ahead.kept();
+        assert!(
+            lent <= 6 && bytes <= 9 * 1024 + 9000,
+            "{lent} windows, {bytes} bytes at {index}"
+        );
+    }
+}
