@@ -295,6 +295,8 @@ mod tests {
         assert_eq!(EngineHeader::decode(&header[..31]), Err(Bad::Short));
         header[8] = 2;
         assert_eq!(EngineHeader::decode(&header), Err(Bad::Version(2)));
+        header[0] ^= 1;
+        assert_eq!(EngineHeader::decode(&header), Err(Bad::Magic));
         let whole = tables().encode();
         for len in 0..whole.len() {
             let cut = Bytes::copy_from_slice(&whole[..len]);

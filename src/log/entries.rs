@@ -77,26 +77,21 @@ impl Entries {
     fn fetch(&mut self) -> Option<Result<Entry>> {
         let log = &self.log;
         let shared = &log.journal.shared;
-        loop {
-            let stretch = self.located.front_mut()?;
-            if let Err(error) = shared.check_readable() {
-                return Some(Err(error));
-            }
-            let (cache, ahead) = (&shared.cache, &mut self.ahead);
-            let Some(entry) = read::fetch_next(stretch, log.key, log.incarnation, cache, ahead) else {
-                self.located.pop_front();
-                continue;
-            };
-            // At once: it keeps its segment.
-            if stretch.len() == 0 {
-                self.located.pop_front();
-            }
-            if let Ok(entry) = &entry {
-                shared.counters.reads.add(1);
-                shared.counters.read_bytes.add(entry.payload.len() as u64);
-            }
-            return Some(entry);
+        let stretch = self.located.front_mut()?;
+        if let Err(error) = shared.check_readable() {
+            return Some(Err(error));
         }
+        let (cache, ahead) = (&shared.cache, &mut self.ahead);
+        let entry = read::fetch_next(stretch, log.key, log.incarnation, cache, ahead)?;
+        // At once: it keeps its segment.
+        if stretch.len() == 0 {
+            self.located.pop_front();
+        }
+        if let Ok(entry) = &entry {
+            shared.counters.reads.add(1);
+            shared.counters.read_bytes.add(entry.payload.len() as u64);
+        }
+        Some(entry)
     }
 }
 
