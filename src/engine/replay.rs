@@ -72,8 +72,8 @@ struct Bundle {
     error: Option<Error>,
 }
 
-/// Threads read parts ahead, and so does whoever applies them while the next one is not there: a thread that sleeps costs more than one that
-/// reads, and on few cores nobody is to spare. Applied in order.
+/// Threads read parts ahead, and so does whoever applies them while the next one is not there: it need not be woken then, and on few cores
+/// nobody is to spare. Applied in order.
 fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
     let parts = Arc::new(Parts::new(range));
     let mut readers = Readers {
@@ -294,5 +294,35 @@ impl Drop for EndOnDrop<'_> {
         if !self.read {
             self.parts.end();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::fs::{Profile, SimFs};
+    use crate::journal::Journal;
+    use crate::types::LogKey;
+
+    /// Each payload is a part of a window in which there is little else of this log.
+    #[test]
+    fn a_part_ends_where_it_keeps_much_in_memory_although_its_entries_are_small() {
+        let disk = Arc::new(SimFs::new(1, Profile::PosixWeak));
+        let config = Config::new()
+            .segment_bytes(64 << 20)
+            .background(Background::Caller);
+        let journal = Journal::create_on(disk, config).unwrap();
+        let [log, other] = [1, 2].map(|key| journal.create_log(LogKey(key), 0).unwrap());
+        for _ in 0..100 {
+            log.append([1; 100]).unwrap();
+            other.append(vec![2; 100_000]).unwrap();
+        }
+        let sparse = read(&mut log.lend(0..0), 0..100);
+        let count = sparse.entries.len() as u64;
+        assert!((1..100).contains(&count), "{count} entries are held");
+        assert_eq!(sparse.rest, count..100);
+        let dense = read(&mut other.lend(0..0), 0..30);
+        assert_eq!((dense.entries.len(), dense.rest), (30, 30..30));
     }
 }

@@ -73,7 +73,9 @@ impl Journal {
         })
     }
 
-    /// The log `key`, created if there is none; durable on return either way.
+    /// The log `key`, created if there is none, and then `first` is the index of its first entry; durable on return either way.
+    ///
+    /// Errors: `Closed`; those of a write if it has to be created, or synced because it is there.
     pub fn open_or_create_log(&self, key: LogKey, first: u64) -> Result<Log> {
         match self.log(key) {
             Err(e) if e.kind() == ErrorKind::NotFound => {}

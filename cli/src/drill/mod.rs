@@ -117,11 +117,8 @@ fn drill(
         tally: &drill.tally,
         violations: &violations,
     };
-    match drilled.print(&mut out).and_then(|()| out.flush()) {
-        Err(failure) if !failure.is_quiet() && violations.is_empty() => Err(failure),
-        _ if violations.is_empty() => Ok(Exit::Fine),
-        _ => Ok(Exit::Finding),
-    }
+    let printed = drilled.print(&mut out).and_then(|()| out.flush());
+    report::exit(printed, &violations)
 }
 
 /// Settings of the drilled journal: small segments, so that kills hit rotations as well.

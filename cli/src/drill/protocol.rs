@@ -7,9 +7,25 @@
 //! A writer reports `Issue` before it appends and `Ack` after the append returned. So whatever a kill leaves in the
 //! journal was reported as issued before, and of each writer at most one issued entry is not acknowledged.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read, Write};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::entries::read_number;
+
+/// Reads what [`write_line`] wrote.
+pub(super) fn read_line<T: DeserializeOwned>(input: &mut impl BufRead) -> io::Result<T> {
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Hands a brief to a child, as one line of JSON.
+pub(super) fn write_line(brief: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, brief)?;
+    out.write_all(b"\n")
+}
 
 /// What a child needs to go on where the last one was killed.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::medium::Ground;
 use super::protocol::Opened;
 use super::workplace::Workplace;
 use crate::args::DrillArgs;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::output::{self, Output, word};
 
 /// What is counted along the way.
@@ -27,6 +27,15 @@ pub(crate) struct Tally {
     /// How long children appended.
     pub(crate) working: Duration,
     pub(crate) opens: Opens,
+}
+
+/// How a drill ends: what it found counts for more than that it could not be told.
+pub(crate) fn exit(printed: Result<(), Failure>, violations: &[Violation]) -> Result<Exit, Failure> {
+    match printed {
+        _ if !violations.is_empty() => Ok(Exit::Finding),
+        Err(failure) if !failure.is_quiet() => Err(failure),
+        _ => Ok(Exit::Fine),
+    }
 }
 
 /// What openings of what a kill left found and did.

@@ -1,6 +1,5 @@
 //! What a child of a drilled machine is told: one line of JSON down its standard input, and the entries behind it.
 
-use std::io::{self, BufRead};
 use std::time::Duration;
 
 use everlog::Config;
@@ -34,21 +33,6 @@ pub(crate) struct Settings {
     /// After so many entries the background takes a checkpoint; by the budget alone otherwise.
     pub(crate) checkpoint_entries: Option<u64>,
     pub(crate) restart_within: Duration,
-}
-
-impl Brief {
-    /// Reads what [`Brief::write`] wrote.
-    pub(crate) fn read(input: &mut impl BufRead) -> io::Result<Brief> {
-        let mut line = String::new();
-        input.read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// Hands it to the child.
-    pub(crate) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        out.write_all(b"\n")
-    }
 }
 
 impl Settings {
@@ -85,6 +69,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::protocol;
     use super::*;
 
     #[test]
@@ -98,7 +83,7 @@ mod tests {
             forgets: true,
         };
         let mut pipe = Vec::new();
-        brief.write(&mut pipe).unwrap();
-        assert_eq!(Brief::read(&mut pipe.as_slice()).unwrap(), brief);
+        protocol::write_line(&brief, &mut pipe).unwrap();
+        assert_eq!(protocol::read_line::<Brief>(&mut pipe.as_slice()).unwrap(), brief);
     }
 }

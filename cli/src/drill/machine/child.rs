@@ -17,7 +17,7 @@ use everlog::{EntryId, Error, ErrorKind, LogKey, Result};
 
 use super::super::child::{die_of_panics, opened, report};
 use super::super::entries::Entries;
-use super::super::protocol::{Record, Stage};
+use super::super::protocol::{self, Record, Stage};
 use super::brief::Brief;
 use super::map::Map;
 use super::plan::{How, Plan};
@@ -31,7 +31,7 @@ pub(crate) fn run(dir: &Path) -> Outcome {
     let lost = |e: io::Error| Failure::io("talk to the drill", &e);
     die_of_panics();
     let mut input = BufReader::new(io::stdin());
-    let brief = Brief::read(&mut input).map_err(lost)?;
+    let brief: Brief = protocol::read_line(&mut input).map_err(lost)?;
     let entries = Entries::read(&mut input).map_err(lost)?;
     let reports = Arc::new(File::from(
         io::stdout().as_fd().try_clone_to_owned().map_err(lost)?,

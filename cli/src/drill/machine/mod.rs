@@ -28,7 +28,7 @@ use super::check::{Kind, Violation};
 use super::entries::{Entries, Random};
 use super::life::{End, KillAt, Life};
 use super::medium::Ground;
-use super::protocol::{Record, Stage};
+use super::protocol::{self, Record, Stage};
 use super::workplace::Workplace;
 use super::{Stop, is_verdict, refused, report as common};
 use crate::args::DrillArgs;
@@ -89,11 +89,8 @@ pub(crate) fn drill(
         tally: &drill.tally,
         violations: &violations,
     };
-    match drilled.print(&mut out).and_then(|()| out.flush()) {
-        Err(failure) if !failure.is_quiet() && violations.is_empty() => Err(failure),
-        _ if violations.is_empty() => Ok(Exit::Fine),
-        _ => Ok(Exit::Finding),
-    }
+    let printed = drilled.print(&mut out).and_then(|()| out.flush());
+    common::exit(printed, &violations)
 }
 
 struct Drill<'a> {
@@ -194,7 +191,7 @@ impl Drill<'_> {
             forgets: self.args.machine.forget,
         };
         let life = Life::start(self.dir, &["--machine"], |input| {
-            brief.write(input)?;
+            protocol::write_line(&brief, input)?;
             self.entries.write(input)
         })?;
         let lived = life.until(kill_at, &self.interrupted)?;

@@ -1,6 +1,5 @@
 //! What a child of the mix is told: one line of JSON down its standard input. Everything it does follows from it.
 
-use std::io::{self, BufRead};
 use std::time::Duration;
 
 use everlog::fs::{Fault, Op, Rule};
@@ -32,21 +31,6 @@ pub(crate) struct Hand {
     pub(crate) next: u64,
     /// What its logs hold.
     pub(crate) group: Group,
-}
-
-impl Brief {
-    /// Reads what [`Brief::write`] wrote.
-    pub(crate) fn read(input: &mut impl BufRead) -> io::Result<Brief> {
-        let mut line = String::new();
-        input.read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// Hands it to the child.
-    pub(crate) fn write(&self, out: &mut impl io::Write) -> io::Result<()> {
-        serde_json::to_writer(&mut *out, self)?;
-        out.write_all(b"\n")
-    }
 }
 
 /// Settings of a life: they may differ from one opening to the next, and here they do.
@@ -117,6 +101,7 @@ const EIO: everlog::fs::Failure = everlog::fs::Failure::Os(5);
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::protocol;
     use super::*;
 
     #[test]
@@ -133,8 +118,8 @@ mod tests {
             }],
         };
         let mut pipe = Vec::new();
-        brief.write(&mut pipe).unwrap();
-        assert_eq!(Brief::read(&mut pipe.as_slice()).unwrap(), brief);
+        protocol::write_line(&brief, &mut pipe).unwrap();
+        assert_eq!(protocol::read_line::<Brief>(&mut pipe.as_slice()).unwrap(), brief);
     }
 
     /// Whatever the seed of a life, the library takes the settings.

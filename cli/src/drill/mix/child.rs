@@ -14,7 +14,7 @@ use everlog::fs::{FaultFs, RealFs, Watch};
 use everlog::{Error, ErrorKind, Journal, LogKey, Result, Ticket, Written};
 
 use super::super::child::{die_of_panics, opened, report};
-use super::super::protocol::{Counted, OPENING, Record};
+use super::super::protocol::{self, Counted, OPENING, Record};
 use super::brief::{self, Brief, Hand};
 use super::model::Group;
 use super::plan::{How, Op, Worker, batch};
@@ -26,7 +26,7 @@ pub(crate) fn run(dir: &Path) -> Outcome {
     let lost = |e: io::Error| Failure::io("talk to the drill", &e);
     die_of_panics();
     let mut input = BufReader::new(io::stdin());
-    let brief = Brief::read(&mut input).map_err(lost)?;
+    let brief: Brief = protocol::read_line(&mut input).map_err(lost)?;
     let reports = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(lost)?);
     let lives = thread::spawn(move || {
         // The end of the input is the end of the drill, and so is an error.

@@ -26,7 +26,7 @@ use super::check::Violation;
 use super::entries::Random;
 use super::life::{End, KillAt, Life};
 use super::medium::Ground;
-use super::protocol::Record;
+use super::protocol::{self, Record};
 use super::workplace::Workplace;
 use super::{Stop, is_verdict, refused, report as common};
 use crate::args::DrillArgs;
@@ -78,11 +78,8 @@ pub(crate) fn drill(
         tally: &mix.tally,
         violations: &violations,
     };
-    match drilled.print(&mut out).and_then(|()| out.flush()) {
-        Err(failure) if !failure.is_quiet() && violations.is_empty() => Err(failure),
-        _ if violations.is_empty() => Ok(Exit::Fine),
-        _ => Ok(Exit::Finding),
-    }
+    let printed = drilled.print(&mut out).and_then(|()| out.flush());
+    common::exit(printed, &violations)
 }
 
 struct Mix<'a> {
@@ -154,7 +151,7 @@ impl Mix<'_> {
             faults,
             workers: self.history.hands(),
         };
-        let mut life = Life::start(self.dir, &["--mix"], |input| brief.write(input))?;
+        let mut life = Life::start(self.dir, &["--mix"], |input| protocol::write_line(&brief, input))?;
         let peeked = match !idle && !faults && self.one_in(PEEKED_ONE_IN) && life.opens() {
             true => Some(self.read(true)?),
             false => None,
