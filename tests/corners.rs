@@ -213,8 +213,10 @@ fn an_iterator_that_gave_all_has_ended_also_when_the_journal_closes_then() {
     }
     let mut entries = log.read(0..2);
     assert_eq!(entries.by_ref().take(2).filter(|entry| entry.is_ok()).count(), 2);
-    journal.close().unwrap();
+    journal.clone().close().unwrap();
     assert!(entries.next().is_none());
+    let nothing = journal.write(WriteBatch::new());
+    assert_eq!(nothing.unwrap_err().kind(), ErrorKind::Closed);
 }
 
 #[test]
