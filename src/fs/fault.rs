@@ -529,6 +529,10 @@ impl File for FaultFile {
     fn evict(&self) -> io::Result<bool> {
         self.run(Op::Evict, Some(true), || self.inner.evict())
     }
+
+    fn read_nothing_ahead(&self) -> io::Result<()> {
+        self.inner.read_nothing_ahead()
+    }
 }
 
 fn flip(bytes: &mut [u8], byte: usize, bit: u32) {

@@ -124,6 +124,12 @@ pub trait File: Send + Sync + Debug + 'static {
     /// false where the system cannot promise it.
     fn evict(&self) -> io::Result<bool>;
 
+    /// Asks that reads by this handle fetch what they ask for and nothing ahead of it, so that they do not occupy the device for longer.
+    /// Nothing where the system knows no such thing.
+    fn read_nothing_ahead(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Fills `buffer` from `offset`; `UnexpectedEof` if the file ends before. Repeats calls that were interrupted or short.
     fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
         while !buffer.is_empty() {

@@ -262,6 +262,10 @@ impl File for RealFile {
     fn evict(&self) -> io::Result<bool> {
         sys::evict(&self.file)
     }
+
+    fn read_nothing_ahead(&self) -> io::Result<()> {
+        sys::read_nothing_ahead(&self.file)
+    }
 }
 
 impl Lock for RealLock {}

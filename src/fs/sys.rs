@@ -31,6 +31,18 @@ pub(super) fn evict(_file: &File) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Tells the system not to read ahead in `file`.
+#[cfg(target_os = "linux")]
+pub(super) fn read_nothing_ahead(file: &File) -> io::Result<()> {
+    use rustix::fs::{Advice, fadvise};
+    Ok(fadvise(file, 0, None, Advice::Random)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn read_nothing_ahead(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
 /// Free and total bytes of the file system that holds `file`.
 pub(super) fn space(file: &File) -> io::Result<Space> {
     let stat = rustix::fs::fstatvfs(file)?;

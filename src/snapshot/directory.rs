@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::behind::Behind;
 use super::objects::{Object, Objects, Upload};
 use crate::fs::{Access, File, Fs, Lock};
 use crate::mutant::{Rule, removed};
@@ -28,6 +29,9 @@ const LOCK: &str = "snapshots.lock";
 /// What an unfinished upload is called.
 const UNFINISHED: &str = ".tmp";
 
+/// So many bytes are synced while the next ones are cut and named.
+const BEHIND_BYTES: u64 = 8 << 20;
+
 #[derive(Debug)]
 struct FileUpload {
     fs: Arc<dyn Fs>,
@@ -35,6 +39,9 @@ struct FileUpload {
     file: Arc<dyn File>,
     name: String,
     at: u64,
+    /// How much of it was synced early, or is being synced.
+    begun: u64,
+    behind: Option<Behind>,
     /// It has its name, or never will.
     over: bool,
 }
@@ -125,6 +132,8 @@ impl Objects for Directory {
             file,
             name: name.to_owned(),
             at: 0,
+            begun: 0,
+            behind: None,
             over: false,
         }))
     }
@@ -171,10 +180,21 @@ impl Upload for FileUpload {
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.at)?;
         self.at += bytes.len() as u64;
+        if self.at - self.begun >= BEHIND_BYTES {
+            self.begun = self.at;
+            self.behind = self.behind.take().or_else(|| Behind::start(&self.file));
+            self.behind.iter().for_each(Behind::sync);
+        }
         Ok(())
     }
 
+    fn sync_early(&mut self) -> io::Result<()> {
+        self.begun = self.at;
+        self.file.sync_data()
+    }
+
     fn sync(&mut self) -> io::Result<()> {
+        self.behind.take().map_or(Ok(()), Behind::finish)?;
         match removed(rules(&self.name).0) {
             true => Ok(()),
             false => self.file.sync_data(),
@@ -211,6 +231,9 @@ impl Upload for FileUpload {
 
 impl Drop for FileUpload {
     fn drop(&mut self) {
+        if let Some(behind) = self.behind.take() {
+            let _ = behind.finish();
+        }
         if !self.over {
             // What stays is removed by the next life.
             let _ = self.fs.remove(&unfinished(&self.name));
@@ -229,6 +252,10 @@ impl Object for FileObject {
 
     fn evict(&self) -> io::Result<bool> {
         self.0.evict()
+    }
+
+    fn read_nothing_ahead(&self) -> io::Result<()> {
+        self.0.read_nothing_ahead()
     }
 }
 

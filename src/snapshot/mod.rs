@@ -44,6 +44,7 @@
 //!
 //! One process has a store open at a time; any number may have a [`view`](Store::view) of it.
 
+mod behind;
 mod codec;
 mod collect;
 mod config;

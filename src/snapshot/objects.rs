@@ -52,6 +52,12 @@ pub trait Upload: Send + Debug {
     /// Takes the next bytes of the object.
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()>;
 
+    /// Makes what was taken so far durable, so that [`sync`](Upload::sync) has little left to do at the end. Called now and then in an
+    /// upload that is to go gently; nothing is promised by it. After an error the upload is of no use.
+    fn sync_early(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Makes the bytes durable, and not yet visible. After an error the upload is of no use.
     fn sync(&mut self) -> io::Result<()>;
 
@@ -71,4 +77,9 @@ pub trait Object: Send + Sync + Debug {
 
     /// Asks that later reads come from where the bytes are kept and not from memory. False where that cannot be promised.
     fn evict(&self) -> io::Result<bool>;
+
+    /// Asks that reads fetch what they ask for and nothing ahead of it.
+    fn read_nothing_ahead(&self) -> io::Result<()> {
+        Ok(())
+    }
 }

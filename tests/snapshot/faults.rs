@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use everlog::ErrorKind;
 use everlog::fs::{Failure, Fault, FaultFs, Gate, Kept, Op, Rule, SimFs};
-use everlog::snapshot::{Retention, Store};
+use everlog::snapshot::{Retention, Store, StoreConfig};
 
 use super::small::{config, create, disk, open, read, state, try_create};
 use super::story::held;
@@ -127,4 +127,31 @@ fn an_opening_that_failed_may_lose_a_commit_that_was_never_told_and_nothing_else
     drop(store);
     let left = held(&open(&next.crash_with(&mut |_| 0)));
     assert_eq!(left, Ok([(1, state(1, 1000))].into()), "and nothing else does");
+}
+
+#[test]
+fn a_large_pack_is_synced_while_more_is_written_and_a_failure_of_that_ends_it() {
+    let large = state(9, 9 << 20);
+    let made = |fault: Fault| {
+        let disk = disk();
+        let fs = FaultFs::new(Arc::new(disk.clone()));
+        let store = Store::open_on(Arc::new(fs.clone()), StoreConfig::new()).expect("the store opens");
+        let syncs = fs.add(Rule::on(Op::SyncData, fault).path(".pack"));
+        let committed = try_create(&store, 1, &large);
+        let listed = store.list().expect("the store lists").len();
+        drop(store);
+        let again = open(&disk).list().expect("the store lists").len();
+        assert_eq!(listed, again);
+        (committed, listed, syncs.fired(), syncs.matched())
+    };
+    // A sync cannot be short: this only counts.
+    let (committed, listed, _, syncs) = made(Fault::Short(1));
+    committed.expect("the snapshot is committed");
+    assert_eq!((listed, syncs), (1, 2), "one beside the writing, one at the end");
+
+    let (committed, listed, fired, syncs) = made(Fault::io_error());
+    let error = committed.expect_err("its first sync fails");
+    assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    assert_eq!((listed, fired), (0, 1));
+    assert_eq!(syncs, 1, "nothing is synced any more after a sync that failed");
 }
