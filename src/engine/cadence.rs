@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A checkpoint is due by the budget when the tail has used up half of what restoring leaves of it: the other half is for what comes while the
-//! checkpoint runs. After one that took T none begins for 3 T, so that they take a quarter of the time at most.
+//! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, and then it hurries. After one that took T none
+//! begins for 3 T, so that they take a quarter of the time at most.
 
 use std::time::Duration;
 
@@ -134,15 +135,24 @@ impl Cadence {
         if entries == 0 {
             return false;
         }
-        let by_budget = self.limits.restart_within.is_some_and(|budget| {
-            let restore = self.restore_time();
-            // Where restoring alone breaks the budget, the tail may cost as much again: more checkpoints would not help.
-            let left = budget.checked_sub(restore).map_or(restore, |left| left / 2);
-            self.tail_time() >= left
-        });
-        by_budget
+        self.used_up(2)
             || self.limits.entries.is_some_and(|limit| entries >= limit)
             || self.limits.bytes.is_some_and(|limit| bytes >= limit)
+    }
+
+    /// Whether the tail has used up so many quarters of what restoring leaves of the budget.
+    fn used_up(&self, quarters: u32) -> bool {
+        self.limits.restart_within.is_some_and(|budget| {
+            let restore = self.restore_time();
+            // Where restoring alone breaks the budget, the tail may cost as much again: more checkpoints would not help.
+            let left = budget.checked_sub(restore);
+            self.tail_time() >= left.map_or(restore, |left| left / 4 * quarters)
+        })
+    }
+
+    /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget.
+    pub(super) fn hurries(&self) -> bool {
+        self.used_up(3)
     }
 
     /// What to do at `now`.
@@ -351,6 +361,22 @@ mod tests {
         assert_eq!(cadence.predicted(), Duration::ZERO);
         cadence.applied(work(2000, MILLI));
         assert!(cadence.predicted() >= SECOND * 2, "{:?}", cadence.predicted());
+    }
+
+    #[test]
+    fn a_checkpoint_hurries_once_three_quarters_of_the_budget_are_used_up() {
+        let mut cadence = budget(SECOND * 4);
+        cadence.applied(work(1, SECOND * 2));
+        assert_eq!(cadence.next(SECOND), Next::Checkpoint);
+        let covered = cadence.begin();
+        assert!(!cadence.hurries(), "half is when it begins");
+        cadence.applied(work(1, SECOND));
+        assert!(cadence.hurries());
+        cadence.succeed(covered, 0, SECOND * 2, MILLI);
+        assert!(!cadence.hurries(), "{:?}", cadence.predicted());
+        let mut without = Cadence::new(Limits::default());
+        without.applied(work(1, SECOND * 100));
+        assert!(!without.hurries(), "nobody set a budget");
     }
 
     #[test]

@@ -23,8 +23,9 @@ use crate::format::EngineHeader;
 use crate::journal::WriteBatch;
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
-use crate::snapshot::{Draft, ReadBack, Snapshot, Store};
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::snapshot::{Draft, Pace, ReadBack, Snapshot, Store};
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::types::{EntryId, LogKey};
 
 impl<M: StateMachine> Shared<M> {
@@ -52,6 +53,17 @@ impl<M: StateMachine> Shared<M> {
         }
     }
 
+    /// Leaves room at the disk for the syncs of the journal, for which whoever executes a command waits; as long as the budget allows it.
+    fn pace(&self) -> Pace {
+        let journal = self.log.journal().clone();
+        let cadence = Arc::clone(&self.cadence);
+        let seen = AtomicU64::new(journal.syncs());
+        Pace::yielding(move || {
+            let now = journal.syncs();
+            seen.swap(now, Ordering::Relaxed) != now && !cadence.lock().hurries()
+        })
+    }
+
     fn take_and_purge(&self, done: &mut Checkpoint) -> Result<()> {
         let started = self.config.clock.now();
         let (image, persistence, covered) = {
@@ -65,11 +77,13 @@ impl<M: StateMachine> Shared<M> {
             (image, persistence, self.cadence.lock().begin())
         };
         done.capture = self.config.clock.since(started);
+        let pace = self.pace();
         let retention = Retention {
             store: &self.store,
             key: self.log.key(),
             retain: self.config.retain,
             unsound: &self.unsound,
+            pace: Some(pace.clone()),
         };
         let reached = image.as_ref().map(|image| image.covers);
         let newest = match reached {
@@ -84,7 +98,14 @@ impl<M: StateMachine> Shared<M> {
             if let Some(covers) = purge_first {
                 purge(&self.log, covers)?;
             }
-            let snapshot = write(&self.store, self.log.key(), image, &[], Some(&self.stop))?;
+            let snapshot = write(
+                &self.store,
+                self.log.key(),
+                image,
+                &[],
+                Some(&self.stop),
+                Some(pace),
+            )?;
             self.unsound.forget(snapshot.id);
             bytes = snapshot.bytes;
             done.snapshot = Some(snapshot);
@@ -125,6 +146,7 @@ pub(super) fn write(
     image: Image,
     metadata: &[u8],
     stop: Option<&AtomicBool>,
+    pace: Option<Pace>,
 ) -> Result<Snapshot> {
     let failed = |error: io::Error| match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
         Some(inner) => inner.clone(),
@@ -133,7 +155,7 @@ pub(super) fn write(
             format!("the machine cannot write its state: {error}"),
         ),
     };
-    let mut creation = store.create(Draft::new(key, image.covers))?;
+    let mut creation = store.create(Draft::new(key, image.covers).paced(pace.clone()))?;
     let mut into = Stoppable {
         into: &mut creation,
         stop,
@@ -152,7 +174,7 @@ pub(super) fn write(
     let snapshot = committed.snapshot;
     if committed.read_back == ReadBack::No {
         // The store does not look at what it wrote; whoever purges a log because of it must.
-        if let Some(error) = store.check(snapshot.id)? {
+        if let Some(error) = store.check(snapshot.id, pace)? {
             if let Err(error) = store.remove(snapshot.id) {
                 tracing::warn!(%error, "a snapshot that does not read back could not be removed");
             }

@@ -57,7 +57,7 @@ pub(super) struct Shared<M> {
     pub(super) config: EngineConfig,
     pub(super) report: EngineReport,
     pub(super) core: Mutex<Core<M>>,
-    pub(super) cadence: Mutex<Cadence>,
+    pub(super) cadence: Arc<Mutex<Cadence>>,
     pub(super) checkpointing: Mutex<()>,
     pub(super) unsound: Unsound,
     /// No checkpoint is to go on.
@@ -339,7 +339,7 @@ impl<M: StateMachine> Shared<M> {
             config,
             report,
             core: Mutex::new(core),
-            cadence: Mutex::new(cadence),
+            cadence: Arc::new(Mutex::new(cadence)),
             checkpointing: Mutex::new(()),
             unsound,
             stop: Arc::new(AtomicBool::new(false)),

@@ -273,7 +273,7 @@ impl<M: StateMachine> Replica<M> {
         if let Some(image) = image {
             let reached = image.covers;
             inner.log_reaches(reached)?;
-            let snapshot = write(&inner.store, inner.key, image, metadata, None)?;
+            let snapshot = write(&inner.store, inner.key, image, metadata, None, None)?;
             inner.unsound.forget(snapshot.id);
             done.snapshot = Some(snapshot);
             let retention = Retention {
@@ -281,6 +281,7 @@ impl<M: StateMachine> Replica<M> {
                 key: inner.key,
                 retain: inner.config.retain,
                 unsound: &inner.unsound,
+                pace: None,
             };
             let thinned = retention.thin_out(reached)?;
             done.removed = thinned.removed;

@@ -109,7 +109,7 @@ impl Source<'_> {
     ) -> Result<Result<()>> {
         let is_damage = |error: &Error| [ErrorKind::Damaged, ErrorKind::Io].contains(&error.kind());
         let verifies = persists && !removed(Rule::VerifiedBeforeItself);
-        if verifies && let Some(error) = self.store.check(snapshot.id)? {
+        if verifies && let Some(error) = self.store.check(snapshot.id, None)? {
             return Ok(Err(error));
         }
         match self.restore_one(core, snapshot) {

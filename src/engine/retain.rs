@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::report::EngineReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mutant::{Rule, removed};
-use crate::snapshot::{Snapshot, SnapshotId, Store};
+use crate::snapshot::{Pace, Snapshot, SnapshotId, Store};
 use crate::sync::Mutex;
 use crate::types::{EntryId, LogKey};
 
@@ -45,6 +45,7 @@ pub(super) struct Retention<'a> {
     /// How many are kept.
     pub(super) retain: usize,
     pub(super) unsound: &'a Unsound,
+    pub(super) pace: Option<Pace>,
 }
 
 /// What [`Retention::thin_out`] did.
@@ -119,7 +120,7 @@ impl Retention<'_> {
                 return Ok(Some(oldest));
             }
             let id = behind[oldest].id;
-            let wrong = match self.store.check(id) {
+            let wrong = match self.store.check(id, self.pace.clone()) {
                 Ok(None) => return Ok(Some(oldest)),
                 Ok(Some(error)) => error,
                 Err(error) if error.kind() == ErrorKind::NotFound => error,

@@ -265,6 +265,11 @@ impl Journal {
         self.shared.counters.snapshot(self.shared.bound.in_flight())
     }
 
+    /// How many syncs there have been.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.shared.counters.syncs.get()
+    }
+
     /// Names the journal for ever.
     #[must_use]
     pub fn uuid(&self) -> Uuid {

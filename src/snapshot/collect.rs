@@ -340,7 +340,7 @@ impl Shared {
             }
             let pack = match &mut into {
                 Some(pack) => pack,
-                None => into.insert(PackUpload::new(self)?),
+                None => into.insert(PackUpload::new(self, None)?),
             };
             let name = ChunkName(place.name);
             if let std::collections::hash_map::Entry::Vacant(slot) = moved.entry(name) {

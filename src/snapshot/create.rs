@@ -63,7 +63,7 @@ impl Creation {
             known: HashMap::new(),
             pack: None,
             held: Vec::new(),
-            hits: Packs::past_cache(&shared.objects),
+            hits: Packs::past_cache(&shared.objects).paced(draft.pace.clone()),
             len: 0,
             shares: Count::default(),
             healed: Count::default(),
@@ -336,7 +336,7 @@ impl Creation {
         let pack = match &mut self.pack {
             Some(pack) => pack,
             None => {
-                let pack = PackUpload::new(&self.shared)?;
+                let pack = PackUpload::new(&self.shared, self.draft.pace.clone())?;
                 // From the moment that it has its name until an index names it, only this keeps it from being collected.
                 if self.shared.state.lock().hold(pack.number) {
                     self.held.push(pack.number);
@@ -360,7 +360,7 @@ impl Creation {
         if !self.shared.config.read_back {
             return Ok(ReadBack::No);
         }
-        let mut packs = Packs::past_cache(&self.shared.objects);
+        let mut packs = Packs::past_cache(&self.shared.objects).paced(self.draft.pace.clone());
         let mut bytes = Vec::new();
         let mut places: Vec<&ChunkPlace> = self
             .known

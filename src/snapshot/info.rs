@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use super::names::{ChunkName, SnapshotId};
+use super::pace::Pace;
 use crate::error::Error;
 use crate::format::SnapshotIndex;
 use crate::types::{EntryId, LogKey};
@@ -49,6 +50,7 @@ pub struct Draft {
     pub(super) metadata: Bytes,
     pub(super) digest: Option<[u8; 32]>,
     pub(super) created_micros: Option<u64>,
+    pub(super) pace: Option<Pace>,
 }
 
 impl Draft {
@@ -61,7 +63,14 @@ impl Draft {
             metadata: Bytes::new(),
             digest: None,
             created_micros: None,
+            pace: None,
         }
+    }
+
+    /// Written, and what it shares read, at this pace.
+    pub(crate) fn paced(mut self, pace: Option<Pace>) -> Draft {
+        self.pace = pace;
+        self
     }
 
     /// Where it comes from. Default [`Origin::OwnCheckpoint`].

@@ -58,6 +58,7 @@ mod info;
 mod memory;
 mod names;
 mod objects;
+mod pace;
 mod pack_upload;
 mod packs;
 mod pin;
@@ -75,6 +76,7 @@ pub use info::{ChunkInfo, Committed, Count, Damage, Draft, Origin, ReadBack, Sna
 pub use memory::Memory;
 pub use names::{ChunkName, SnapshotId};
 pub use objects::{Object, Objects, Upload};
+pub(crate) use pace::Pace;
 pub use pin::{Pin, PinInfo};
 pub use read::Reader;
 pub use store::Store;

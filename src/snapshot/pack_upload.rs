@@ -5,6 +5,7 @@ use std::io;
 use super::codec;
 use super::names::{self, ChunkName};
 use super::objects::Upload;
+use super::pace::{PIECE_BYTES, Pace};
 use super::store::Shared;
 use crate::error::{Error, Result};
 use crate::format::{ChunkPlace, Codec, PACK_HEADER_LEN, PackHeader};
@@ -19,13 +20,16 @@ pub(super) struct PackUpload {
     gathered: Vec<u8>,
     /// The stored form of a chunk.
     scratch: Vec<u8>,
+    pace: Option<Pace>,
+    /// Bytes that were written since the last sync.
+    unsynced: usize,
 }
 
 /// So many bytes are written at once, unless a chunk is larger.
 const GATHER_BYTES: usize = 1 << 20;
 
 impl PackUpload {
-    pub(super) fn new(shared: &Shared) -> Result<PackUpload> {
+    pub(super) fn new(shared: &Shared, pace: Option<Pace>) -> Result<PackUpload> {
         let number = shared.objects.random().max(1);
         let name = names::pack(number);
         let upload = shared
@@ -39,6 +43,8 @@ impl PackUpload {
             at: PACK_HEADER_LEN as u64,
             gathered: header.encode().to_vec(),
             scratch: Vec::new(),
+            pace,
+            unsynced: 0,
         })
     }
 
@@ -103,13 +109,25 @@ impl PackUpload {
     }
 
     fn write(&mut self, shared: &Shared, bytes: &[u8]) -> Result<()> {
-        match &mut self.upload {
-            Some(upload) if !bytes.is_empty() => {
-                let written = upload.write_all(bytes);
-                written.map_err(|e| self.io(shared, "write the pack", e))
-            }
-            _ => Ok(()),
-        }
+        let Some(upload) = &mut self.upload else {
+            return Ok(());
+        };
+        let written = match &self.pace {
+            None if bytes.is_empty() => Ok(()),
+            None => upload.write_all(bytes),
+            Some(pace) => bytes.chunks(PIECE_BYTES).try_for_each(|piece| {
+                pace.piece(|| {
+                    upload.write_all(piece)?;
+                    self.unsynced += piece.len();
+                    if self.unsynced < PIECE_BYTES {
+                        return Ok(());
+                    }
+                    self.unsynced = 0;
+                    upload.sync_early()
+                })
+            }),
+        };
+        written.map_err(|e| self.io(shared, "write the pack", e))
     }
 
     fn io(&self, shared: &Shared, doing: &str, e: io::Error) -> Error {

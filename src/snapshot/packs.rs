@@ -5,6 +5,7 @@ use std::io;
 use super::codec;
 use super::names::{self, ChunkName};
 use super::objects::{Object, Objects};
+use super::pace::{PIECE_BYTES, Pace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, ChunkPlace, Codec, PACK_HEADER_LEN, PackHeader};
 use crate::mutant::{Rule, removed};
@@ -17,6 +18,7 @@ pub(super) struct Packs {
     open: Vec<Pack>,
     /// Each pack is asked to forget what memory holds of it when it is opened.
     past_cache: bool,
+    pace: Option<Pace>,
     /// The stored form of the last chunk.
     stored: Vec<u8>,
 }
@@ -39,6 +41,7 @@ impl Packs {
             objects: Arc::clone(objects),
             open: Vec::new(),
             past_cache: false,
+            pace: None,
             stored: Vec::new(),
         }
     }
@@ -52,6 +55,11 @@ impl Packs {
         }
     }
 
+    /// The same, gently.
+    pub(super) fn paced(self, pace: Option<Pace>) -> Packs {
+        Packs { pace, ..self }
+    }
+
     /// Reads the chunk at `place` into `into`, and verifies it. True if it surely came from the device.
     ///
     /// `Damaged` with the pack and the offset if it is not there as it should be, `NotFound` if the pack is missing,
@@ -62,6 +70,7 @@ impl Packs {
             open,
             stored,
             objects,
+            pace,
             ..
         } = self;
         let pack = &open[0];
@@ -79,12 +88,10 @@ impl Packs {
             Codec::Zstd => &mut *stored,
         };
         buffer.resize(place.stored_len as usize, 0);
-        pack.object
-            .read_exact_at(buffer, place.offset)
-            .map_err(|e| match e.kind() {
-                io::ErrorKind::UnexpectedEof => damaged(format!("the pack ends before {end}")),
-                _ => Error::io_at(path(), place.offset, "read a chunk", e),
-            })?;
+        read(&*pack.object, buffer, place.offset, pace.as_ref()).map_err(|e| match e.kind() {
+            io::ErrorKind::UnexpectedEof => damaged(format!("the pack ends before {end}")),
+            _ => Error::io_at(path(), place.offset, "read a chunk", e),
+        })?;
         if place.codec == Codec::Zstd {
             codec::decompress(stored, place.len as usize, into).map_err(|e| match e {
                 codec::Failure::Unsupported => Error::at_offset(
@@ -136,6 +143,11 @@ impl Packs {
             _ => Error::io(path(), "open the pack", e),
         })?;
         let evicted = self.past_cache && object.evict().map_err(io("ask for reads past the cache"))?;
+        if self.pace.is_some() {
+            object
+                .read_nothing_ahead()
+                .map_err(io("ask for reads without more behind them"))?;
+        }
         let len = object.len().map_err(io("ask for the size of the pack"))?;
         let mut header = [0; PACK_HEADER_LEN];
         let read = match len >= PACK_HEADER_LEN as u64 {
@@ -161,6 +173,19 @@ impl Packs {
             Err(bad) => Err(refused(bad, path(), "the header of the pack")),
         }
     }
+}
+
+/// Reads at once, or piece by piece.
+fn read(object: &dyn Object, buffer: &mut [u8], offset: u64, pace: Option<&Pace>) -> io::Result<()> {
+    let Some(pace) = pace else {
+        return object.read_exact_at(buffer, offset);
+    };
+    let mut at = offset;
+    for piece in buffer.chunks_mut(PIECE_BYTES) {
+        pace.piece(|| object.read_exact_at(piece, at))?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// What `bad` means of the object at `path`.

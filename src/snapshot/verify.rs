@@ -5,6 +5,7 @@ use std::io;
 
 use super::info::Damage;
 use super::names::{self, ChunkName, SnapshotId};
+use super::pace::Pace;
 use super::packs::Packs;
 use super::state::packs_of;
 use super::store::{Shared, Store, read_all};
@@ -75,8 +76,9 @@ impl Store {
         self.verify_watched(Some(id), &mut |_, _| {})
     }
 
-    /// Reads the index of the snapshot `id` and every chunk, past the cache: what is wrong with it first, if anything is.
-    pub(crate) fn check(&self, id: SnapshotId) -> Result<Option<Error>> {
+    /// Reads the index of the snapshot `id` and every chunk, past the cache, and gently if told so: what is wrong with it first, if anything
+    /// is.
+    pub(crate) fn check(&self, id: SnapshotId, pace: Option<Pace>) -> Result<Option<Error>> {
         let (held, read) = {
             // No rewriting comes between: the index is the one that counts, and its packs stay.
             let _changing = self.shared.changing.lock();
@@ -89,7 +91,7 @@ impl Store {
         {
             return Ok(Some(error));
         }
-        let found = held.verify(&mut |_, _| {});
+        let found = held.verify(pace, &mut |_, _| {});
         Ok(found.damage.into_iter().next().map(|damage| damage.error))
     }
 
@@ -109,11 +111,11 @@ impl Store {
             let held = Held::new(&self.shared, |of| *of == id);
             return match held.indexes.is_empty() {
                 true => Err(self.shared.no_snapshot(id)),
-                false => Ok(held.verify(progress)),
+                false => Ok(held.verify(None, progress)),
             };
         }
         self.shared.look_again()?;
-        let mut found = Held::new(&self.shared, |_| true).verify(progress);
+        let mut found = Held::new(&self.shared, |_| true).verify(None, progress);
         found.damage.extend(self.damage());
         Ok(found)
     }
@@ -128,7 +130,7 @@ impl Store {
         let held = Held::new(&self.shared, |_| true);
         let places = distinct(&held.indexes);
         let mut rest = places.range((from.pack, from.offset)..);
-        let mut check = Check::new(&self.shared);
+        let mut check = Check::new(&self.shared, None);
         let mut next = rest.next();
         while let Some((_, place)) = next {
             check.one(place);
@@ -194,8 +196,8 @@ impl Held {
         }
     }
 
-    fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> Verified {
-        let mut check = Check::new(&self.shared);
+    fn verify(&self, pace: Option<Pace>, progress: &mut dyn FnMut(u64, u64)) -> Verified {
+        let mut check = Check::new(&self.shared, pace);
         let places = distinct(&self.indexes);
         let total = places.values().map(|place| u64::from(place.stored_len)).sum();
         for place in places.values() {
@@ -221,10 +223,10 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn new(shared: &Shared) -> Check<'_> {
+    fn new(shared: &Shared, pace: Option<Pace>) -> Check<'_> {
         Check {
             shared,
-            packs: Packs::past_cache(&shared.objects),
+            packs: Packs::past_cache(&shared.objects).paced(pace),
             bytes: Vec::new(),
             found: Verified {
                 past_cache: true,
