@@ -36,7 +36,7 @@ pub(super) fn replay(
     };
     let threads = log.journal().shared.config.background == Background::Threads;
     let done = match threads && !range.is_empty() {
-        true => ahead(log, range, &mut pass),
+        true => ahead(log, range, &mut pass, read),
         false => log.lend(range).try_for_each(|entry| pass.one(&entry?)),
     };
     report.replay = config.clock.since(started);
@@ -74,14 +74,19 @@ struct Bundle {
 
 /// Threads read parts ahead, and so does whoever applies them while the next one is not there: it need not be woken then, and on few cores
 /// nobody is to spare. Applied in order.
-fn ahead(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
+fn ahead(
+    log: &Log,
+    range: Range<u64>,
+    pass: &mut Pass<'_>,
+    read: impl Fn(&mut Entries, Range<u64>) -> Bundle + Clone + Send + 'static,
+) -> Result<()> {
     let parts = Arc::new(Parts::new(range));
     let mut readers = Readers {
         parts: &parts,
         threads: Vec::new(),
     };
     for _ in 0..thread::cores().saturating_sub(1).clamp(1, READERS_MAX) {
-        let (log, into) = (log.clone(), Arc::clone(&parts));
+        let (log, into, read) = (log.clone(), Arc::clone(&parts), read.clone());
         let reader = thread::spawn("everlog-verify", move || {
             let mut end = EndOnDrop {
                 parts: &into,
@@ -324,5 +329,46 @@ mod tests {
         assert_eq!(sparse.rest, count..100);
         let large = read(&mut other.lend(0..0), 0..20);
         assert_eq!((large.entries.len(), large.rest), (20, 20..20));
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_replay_with_an_error_and_passes_over_nothing() {
+        let disk = Arc::new(SimFs::new(1, Profile::PosixWeak));
+        let journal = Journal::create_on(disk, Config::new().segment_bytes(1 << 20)).unwrap();
+        let log = journal.create_log(LogKey(1), 0).unwrap();
+        let mut batch = crate::journal::WriteBatch::new();
+        let count = 3 * BUNDLE_ENTRIES;
+        for _ in 0..count {
+            batch.append(log.key(), b"x");
+        }
+        journal.write(batch).unwrap();
+        // Whoever applies reads nothing before the other thread has claimed a part.
+        let claimed = Arc::new((Mutex::new(false), Condvar::default()));
+        let read = move |from: &mut Entries, range: Range<u64>| {
+            let (claimed, changed) = &*claimed;
+            let ahead = std::thread::current().name() == Some("everlog-verify");
+            *claimed.lock() |= ahead;
+            changed.notify_all();
+            assert!(!ahead, "a thread that panics");
+            let mut claimed = claimed.lock();
+            while !*claimed {
+                changed.wait(&mut claimed);
+            }
+            super::read(from, range)
+        };
+        let mut applied = Vec::new();
+        let mut pass = Pass {
+            of: count,
+            config: &EngineConfig::new(),
+            report: &mut EngineReport::default(),
+            apply: &mut |entry| {
+                applied.push(entry.id.index);
+                Ok(())
+            },
+        };
+        let error = ahead(&log, 0..count, &mut pass, read).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(applied.len() < usize::try_from(count).unwrap());
+        assert!(applied.iter().copied().eq(0..applied.len() as u64));
     }
 }
