@@ -57,6 +57,7 @@ fn what_a_window_lent_stays_as_it_was() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "megabytes, byte by byte")]
 fn a_scan_ends_behind_the_last_byte_that_is_not_zero_however_many_windows_are() {
     let mut bytes = vec![0; 5 * WINDOW_WHOLE / 2];
     bytes[100] = 7;
