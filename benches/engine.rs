@@ -104,14 +104,18 @@ fn state_mib() -> u64 {
     setting("STATE_MIB", 64)
 }
 
-/// A command to a random block.
-fn command(random: &mut Random) -> [u8; COMMAND] {
-    let mut command = [0; COMMAND];
+/// A command of `len` bytes to a random block.
+fn command_of(len: usize, random: &mut Random) -> Vec<u8> {
+    let mut command = vec![0; len];
     let (words, _) = command.as_chunks_mut::<8>();
     words
         .iter_mut()
         .for_each(|word| *word = random.next().to_le_bytes());
     command
+}
+
+fn command(random: &mut Random) -> Vec<u8> {
+    command_of(COMMAND, random)
 }
 
 struct World {
@@ -155,13 +159,20 @@ fn ratio(of: u64, to: u64) -> f64 {
 }
 
 fn replay() {
+    for len in [256, COMMAND, BLOCK] {
+        replay_of(len);
+    }
+}
+
+/// A log of commands of `len` bytes.
+fn replay_of(len: usize) {
     let mib = setting("LOG_MIB", 64);
     let world = World::new();
     let engine = world.open(1);
     let mut random = Random(5);
-    let commands = (mib << 20) / COMMAND as u64;
+    let commands = (mib << 20) / len as u64;
     for _ in 0..commands / 64 {
-        let batch: Vec<_> = (0..64).map(|_| command(&mut random)).collect();
+        let batch: Vec<_> = (0..64).map(|_| command_of(len, &mut random)).collect();
         engine.execute_batch(batch).expect("the commands are executed");
     }
     engine.close().expect("the engine closes");
@@ -169,10 +180,9 @@ fn replay() {
     for _ in 0..setting("TURNS", 5).max(1) {
         let started = Instant::now();
         let mut floor = Blocks::of_mib(1);
-        // Commands stand in the segments with little between them: each KiB is taken for one.
+        // Commands stand in the segments with little between them: each piece of their length is taken for one.
         let crc = scan::read_each(world.dir.path(), mib << 20, &mut |window| {
-            let (commands, _) = window.as_chunks::<COMMAND>();
-            commands.iter().for_each(|command| floor.change(command));
+            window.chunks_exact(len).for_each(|command| floor.change(command));
         });
         black_box((crc, &floor.versions));
         let floor = started.elapsed();
@@ -188,7 +198,7 @@ fn replay() {
         engine.close().expect("the engine closes");
     }
     println!(
-        "figure: engine: replay of {mib} MiB: {} of reading, CRC and applying the same bytes",
+        "figure: engine: replay of {mib} MiB in commands of {len} bytes: {} of reading, CRC and applying the same bytes",
         spread(ratios)
     );
 }

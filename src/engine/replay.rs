@@ -12,8 +12,13 @@ use crate::log::{Entries, Log};
 use crate::sync::{Arc, Condvar, Instant, Mutex, thread};
 use crate::types::Entry;
 
-/// Entries are read in parts of so many; of one that has more than so many bytes the rest is not read ahead.
-const BUNDLE_ENTRIES: u64 = 512;
+/// Entries are read in parts of about so many bytes: what stays in the cache of a processor until it is applied.
+const PART_BYTES: u64 = 512 << 10;
+/// The first part, and what any has.
+const PART_ENTRIES: u64 = 128;
+const PART_ENTRIES_MIN: u64 = 16;
+const PART_ENTRIES_MAX: u64 = 2048;
+/// Of one that turns out to have more than so many bytes the rest is not read ahead.
 const BUNDLE_BYTES: u64 = 4 << 20;
 /// So many parts are read and not applied, at most.
 const PARTS_MAX: u64 = 8;
@@ -67,6 +72,8 @@ impl Pass<'_> {
 #[derive(Default)]
 struct Bundle {
     entries: Vec<Entry>,
+    /// What was read for them.
+    bytes: u64,
     /// Entries behind them that would have been too much to hold.
     rest: Range<u64>,
     error: Option<Error>,
@@ -142,13 +149,16 @@ fn apply(bundle: Bundle, log: &Log, pass: &mut Pass<'_>) -> Result<()> {
 }
 
 fn read(from: &mut Entries, range: Range<u64>) -> Bundle {
-    let mut bundle = Bundle::default();
+    let count = usize::try_from(range.end - range.start).unwrap_or(0);
+    let mut bundle = Bundle {
+        entries: Vec::with_capacity(count),
+        ..Bundle::default()
+    };
     let mut at = range.start;
     let before = from.loaded();
     let mut in_memory = 0;
     from.move_to(range.clone());
-    // Payloads keep what was read with them: between the entries of one log may stand much of others.
-    while at < range.end && (from.loaded() - before).max(in_memory) < BUNDLE_BYTES {
+    while at < range.end && bundle.bytes < BUNDLE_BYTES {
         match from.next() {
             Some(Ok(entry)) => {
                 in_memory += entry.payload.len() as u64;
@@ -161,6 +171,8 @@ fn read(from: &mut Entries, range: Range<u64>) -> Bundle {
             None => break,
         }
         at += 1;
+        // Payloads keep what was read with them: between the entries of one log may stand much of others.
+        bundle.bytes = (from.loaded() - before).max(in_memory);
     }
     bundle.rest = at..range.end;
     bundle
@@ -197,6 +209,8 @@ struct Parts {
 struct Flow {
     /// What nobody has claimed.
     rest: Range<u64>,
+    /// How many entries the next part has.
+    part: u64,
     claimed: u64,
     taken: u64,
     ready: BTreeMap<u64, Bundle>,
@@ -211,7 +225,7 @@ impl Flow {
         }
         let number = self.claimed;
         let start = self.rest.start;
-        let end = self.rest.end.min(start.saturating_add(BUNDLE_ENTRIES));
+        let end = self.rest.end.min(start.saturating_add(self.part));
         self.claimed += 1;
         self.rest.start = end;
         Some((number, start..end))
@@ -231,6 +245,7 @@ impl Parts {
         Parts {
             state: Mutex::new(Flow {
                 rest: range,
+                part: PART_ENTRIES,
                 claimed: 0,
                 taken: 0,
                 ready: BTreeMap::new(),
@@ -254,6 +269,9 @@ impl Parts {
 
     fn push(&self, number: u64, bundle: Bundle) {
         let mut flow = self.state.lock();
+        if let Some(each) = bundle.bytes.checked_div(bundle.entries.len() as u64) {
+            flow.part = (PART_BYTES / each.max(1)).clamp(PART_ENTRIES_MIN, PART_ENTRIES_MAX);
+        }
         flow.ready.insert(number, bundle);
         if number == flow.taken {
             self.changed.notify_all();
@@ -337,7 +355,7 @@ mod tests {
         let journal = Journal::create_on(disk, Config::new().segment_bytes(1 << 20)).unwrap();
         let log = journal.create_log(LogKey(1), 0).unwrap();
         let mut batch = crate::journal::WriteBatch::new();
-        let count = 3 * BUNDLE_ENTRIES;
+        let count = 3 * PART_ENTRIES_MAX;
         for _ in 0..count {
             batch.append(log.key(), b"x");
         }

@@ -130,20 +130,26 @@ pub trait File: Send + Sync + Debug + 'static {
         Ok(())
     }
 
-    /// Fills `buffer` from `offset`; `UnexpectedEof` if the file ends before. Repeats calls that were interrupted or short.
-    fn read_exact_at(&self, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-        while !buffer.is_empty() {
-            match self.read_at(buffer, offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => {
-                    buffer = &mut buffer[n..];
-                    offset += n as u64;
-                }
+    /// Fills `buffer` from `offset`, as far as the file reaches; returns how many bytes. Repeats calls that were interrupted or short.
+    fn read_up_to(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read_at(&mut buffer[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(())
+        Ok(filled)
+    }
+
+    /// Fills all of `buffer` from `offset`; `UnexpectedEof` if the file ends before.
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        match self.read_up_to(buffer, offset)? == buffer.len() {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 
     /// Writes all of `buffer` at `offset`: a short write is continued, an interrupted one repeated; any other error is final.

@@ -24,6 +24,8 @@ pub struct Entries {
     /// How often the log had been cut when entries were located last; `None` before the first time.
     cuts: Option<u64>,
     ahead: ReadAhead,
+    /// Entries, and bytes of payload, that are not counted yet: the counters are everybody's.
+    read: (u64, u64),
 }
 
 impl Entries {
@@ -35,6 +37,7 @@ impl Entries {
             error: None,
             cuts: None,
             ahead,
+            read: (0, 0),
         }
     }
 
@@ -52,6 +55,7 @@ impl Entries {
     }
 
     fn refill(&mut self) -> Result<()> {
+        self.count();
         let (key, range) = (self.log.key, self.rest.clone());
         let seen = self.cuts;
         let (cuts, found, next, error) = self.log.with(|state| {
@@ -88,10 +92,17 @@ impl Entries {
             self.located.pop_front();
         }
         if let Ok(entry) = &entry {
-            shared.counters.reads.add(1);
-            shared.counters.read_bytes.add(entry.payload.len() as u64);
+            self.read.0 += 1;
+            self.read.1 += entry.payload.len() as u64;
         }
         Some(entry)
+    }
+
+    fn count(&mut self) {
+        let counters = &self.log.journal.shared.counters;
+        let (entries, bytes) = std::mem::take(&mut self.read);
+        counters.reads.add(entries);
+        counters.read_bytes.add(bytes);
     }
 }
 
@@ -99,6 +110,12 @@ impl Entries {
 fn cut_off(key: LogKey, next: u64) -> Error {
     let text = format!("log {key} was truncated below {next} while it was read");
     Error::new(ErrorKind::NotFound, text)
+}
+
+impl Drop for Entries {
+    fn drop(&mut self) {
+        self.count();
+    }
 }
 
 impl Iterator for Entries {

@@ -14,10 +14,12 @@ use crate::sync::Arc;
 
 /// Read at once by whoever wants one entry: a small one comes with its header.
 const FIRST_READ: u64 = 4096;
-/// Read at once by whoever reads on.
+/// Read at once by whoever reads on, at first.
 const READ_AHEAD: u64 = 64 << 10;
+/// A window that goes on where another ends is twice as large, up to so many times the first.
+const GROWTH: u64 = 4;
 /// Of so many lent windows the memory is waited for.
-const LENT_MAX: usize = 64;
+const LENT_MAX: usize = 32;
 
 /// Reads entry after entry. The headers of a batch stand together in front of their payloads, which may be far: so there
 /// are two windows, and what either of them holds is not read again.
@@ -65,7 +67,7 @@ impl ReadAhead {
         ReadAhead::of(READ_AHEAD, READ_AHEAD, false)
     }
 
-    /// Nothing is copied: a payload keeps its window of 64 KiB. For those who drop payloads soon.
+    /// Nothing is copied: a payload keeps its window of up to 256 KiB. For those who drop payloads soon.
     pub(crate) fn lending() -> ReadAhead {
         ReadAhead::of(READ_AHEAD, READ_AHEAD, true)
     }
@@ -114,16 +116,15 @@ impl ReadAhead {
         let Slot::InBlock(block, n) = slot else {
             return cache.offset(segment, slot);
         };
-        let held = self.block.take();
-        let held = match held.filter(|held| held.segment == segment.id && held.block == block) {
-            Some(held) => held,
-            None => Held {
+        let held = match &mut self.block {
+            Some(held) if held.segment == segment.id && held.block == block => held,
+            other => other.insert(Held {
                 segment: segment.id,
                 block,
                 eighths: cache.slots(segment, &block)?,
-            },
+            }),
         };
-        nth(segment, &self.block.insert(held).eighths, n)
+        nth(segment, &held.eighths, n)
     }
 
     /// `len` bytes at `at`; `None` if the file ends before them.
@@ -163,7 +164,8 @@ impl ReadAhead {
             return Ok(Some((other, range)));
         }
         if own.held(segment, at, len).is_none() {
-            if !own.load(segment, at, len, &mut self.lent)? {
+            let continued = own.continued(segment, at).max(other.continued(segment, at));
+            if !own.load(segment, at, len, continued, &mut self.lent)? {
                 return Ok(None);
             }
             self.loaded += own.bytes.len() as u64;
@@ -179,7 +181,7 @@ struct Window {
     segment: u64,
     at: u64,
     bytes: Bytes,
-    /// Bytes to read at once.
+    /// Bytes to read at once by whoever does not read on yet.
     ahead: u64,
 }
 
@@ -203,14 +205,30 @@ impl Window {
         (self.segment == segment.id && to <= self.bytes.len()).then_some(from..to)
     }
 
-    /// Reads `len` bytes at `at`, and more behind them; false if the file ends before them.
-    fn load(&mut self, segment: &Segment, at: u64, len: u64, lent: &mut VecDeque<Bytes>) -> Result<bool> {
-        let rest = segment.readable_len()?.saturating_sub(at);
+    /// The length of the window, if `at` is in it or where it ends.
+    fn continued(&self, segment: &Segment, at: u64) -> u64 {
+        let len = self.bytes.len() as u64;
+        let here = self.segment == segment.id && (self.at..=self.at + len).contains(&at);
+        if here { len } else { 0 }
+    }
+
+    /// Reads `len` bytes at `at`, and more behind them, the more if a window of `continued` bytes was read up to there; false if the file
+    /// ends before the `len`.
+    fn load(
+        &mut self,
+        segment: &Segment,
+        at: u64,
+        len: u64,
+        continued: u64,
+        lent: &mut VecDeque<Bytes>,
+    ) -> Result<bool> {
+        let rest = segment.opening.len.saturating_sub(at);
         if rest < len {
             return Ok(false);
         }
-        let ahead = len.max(self.ahead).min(rest);
-        let mut buffer = free(std::mem::take(&mut self.bytes), ahead, self.ahead, lent);
+        let kept = self.ahead * GROWTH;
+        let ahead = (2 * continued).clamp(self.ahead, kept).max(len).min(rest);
+        let mut buffer = free(std::mem::take(&mut self.bytes), ahead, kept, lent);
         // A sector behind the entry that cannot be read is not this entry's trouble.
         read(segment, at, ahead, &mut buffer).or_else(|_| read(segment, at, len, &mut buffer))?;
         *self = Window {
@@ -219,7 +237,7 @@ impl Window {
             bytes: buffer.freeze(),
             ahead: self.ahead,
         };
-        Ok(true)
+        Ok(self.bytes.len() as u64 >= len)
     }
 }
 
@@ -243,11 +261,18 @@ fn free(old: Bytes, len: u64, kept: u64, lent: &mut VecDeque<Bytes>) -> BytesMut
     BytesMut::new()
 }
 
-/// Fills `buffer` with the `len` bytes at `at`, which lie within the file.
+/// Fills `buffer` with the `len` bytes at `at`, or with fewer where the file ends.
 fn read(segment: &Segment, at: u64, len: u64, buffer: &mut BytesMut) -> Result<()> {
-    buffer.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
-    segment
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    match buffer.capacity() < len {
+        // Not grown: what is in it is not worth a copy.
+        true => *buffer = BytesMut::zeroed(len),
+        false => buffer.resize(len, 0),
+    }
+    let got = segment
         .file
-        .read_exact_at(buffer, at)
-        .map_err(|e| Error::io_at(&segment.path, at, "read", e))
+        .read_up_to(buffer, at)
+        .map_err(|e| Error::io_at(&segment.path, at, "read", e))?;
+    buffer.truncate(got);
+    Ok(())
 }

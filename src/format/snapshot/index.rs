@@ -100,6 +100,7 @@ const CHUNKS_MAX: u32 = 1 << 24;
 /// Bound on the bytes of an index: nobody reads a larger file in the belief that it is one.
 pub(crate) const INDEX_LEN_MAX: u64 =
     HEADER_LEN as u64 + CHUNKS_MAX as u64 * chunk::BYTES as u64 + METADATA_LEN_MAX as u64;
+const _: () = assert!(INDEX_LEN_MAX == 192 + 0x4000_0000 + 0x10_0000); // 16 million chunks
 
 /// A chunk of a snapshot, and where it lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -45,6 +45,7 @@ const MAGIC_BYTES: [u8; 8] = *b"EVERLOGN";
 pub(crate) const OWNER_LEN_MAX: usize = 255;
 /// Bound on the bytes of a pin: nobody reads a larger file in the belief that it is one.
 pub(crate) const PIN_LEN_MAX: u64 = (HEADER_LEN + OWNER_LEN_MAX) as u64;
+const _: () = assert!(PIN_LEN_MAX == 112 + 255);
 
 /// A decoded pin; the fields are those of the table above.
 #[derive(Clone, Debug, PartialEq, Eq)]
