@@ -125,6 +125,28 @@ fn a_permit_does_not_hang_an_append_of_its_own_thread() {
     assert!(hears.recv_timeout(Duration::from_secs(10)).is_ok());
 }
 
+/// A permit for all the bytes that there are, beside a cell, which takes what it needs: the sum of both is no number, and no panic.
+#[test]
+fn a_permit_for_everything_overflows_nothing() {
+    let disk = disk(8);
+    let (journal, log) = one_log(&disk);
+    let mut room = Box::pin(journal.room(u64::MAX));
+    let polled = room.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let std::task::Poll::Ready(Ok(permit)) = polled else {
+        panic!("nothing else is held")
+    };
+    let mut batch = WriteBatch::new();
+    batch.set(A, 0, b"vote");
+    let vote = journal.submit(batch).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.append(A, entry(0, 100));
+    let refused = journal.try_submit(batch).unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::Busy, "all room is held");
+    drop(permit);
+    vote.wait().unwrap();
+    log.append(entry(0, 100)).unwrap();
+}
+
 struct Holds {
     _journal: Journal,
 }
