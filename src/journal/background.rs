@@ -264,6 +264,13 @@ impl Shared {
         }
     }
 
+    /// What a life carried has its witness, which is not synced: in time that follows, though nothing is written any more.
+    pub(super) fn carried(&self) {
+        let mut activity = self.backstage.activity.lock();
+        activity.last = Instant::now();
+        activity.mark_synced = false;
+    }
+
     fn run_chore(&self, chore: Chore) {
         match chore {
             Chore::Index {
