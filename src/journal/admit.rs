@@ -272,8 +272,8 @@ impl Shared {
             // missing any more somebody else made it, and whoever comes first claims it.
             if short == Short::File && cost > self.pool.usual_room() {
                 self.pool.make_large(carry_file_len(cost))?;
-            } else {
-                self.pool.step()?;
+            } else if self.pool.step()? {
+                self.reclaim_again();
             }
         }
     }

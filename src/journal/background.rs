@@ -31,6 +31,8 @@ pub(super) struct Backstage {
     chores: SegQueue<Chore>,
     /// The floor may have room to rise.
     reclaim_due: AtomicBool,
+    /// It could not: to be tried again when there is one file more.
+    reclaim_failed: AtomicBool,
     activity: Mutex<Activity>,
     /// The committer sleeps, perhaps longer than what a commit makes due: whoever commits wakes it.
     asleep: AtomicBool,
@@ -68,6 +70,7 @@ impl Backstage {
             preparer: Signal::new(),
             chores: queue,
             reclaim_due: AtomicBool::new(false),
+            reclaim_failed: AtomicBool::new(false),
             activity: Mutex::new(activity),
             asleep: AtomicBool::new(false),
             sync_wanted: AtomicBool::new(false),
@@ -228,11 +231,17 @@ impl Shared {
         if self.backstage.reclaim_due.swap(false, Ordering::AcqRel) {
             if let Err(error) = self.reclaim() {
                 tracing::warn!(%error, "no segment could be freed");
+                self.backstage.reclaim_failed.store(true, Ordering::Release);
             }
             return true;
         }
         match self.pool.step() {
-            Ok(made) => made,
+            Ok(made) => {
+                if made {
+                    self.reclaim_again();
+                }
+                made
+            }
             Err(error) => {
                 tracing::debug!(%error, "no segment could be prepared");
                 false
@@ -262,6 +271,20 @@ impl Shared {
         if !self.backstage.reclaim_due.swap(true, Ordering::AcqRel) {
             self.backstage.preparer.wake();
         }
+    }
+
+    /// A file was made: what the full disk kept from being freed may go now. Whoever purged does not ask again.
+    pub(super) fn reclaim_again(&self) {
+        if self.backstage.reclaim_failed.swap(false, Ordering::AcqRel) {
+            self.reclaim_later();
+        }
+    }
+
+    /// What a life carried has its witness, which is not synced: in time that follows, though nothing is written any more.
+    pub(super) fn carried(&self) {
+        let mut activity = self.backstage.activity.lock();
+        activity.last = Instant::now();
+        activity.mark_synced = false;
     }
 
     fn run_chore(&self, chore: Chore) {

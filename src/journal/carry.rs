@@ -49,6 +49,9 @@ impl Shared {
             tracing::warn!(%error, "the carried tail has no mark");
             self.give_up_after_mark(&mut writer);
         }
+        if !tail.is_empty() {
+            self.carried();
+        }
         let room = writer
             .active
             .as_ref()

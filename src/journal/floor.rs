@@ -83,27 +83,27 @@ impl Shared {
         let core = self.core.lock();
         core.closed.is_none().then_some(())?;
         let goal = core.logs.lowest_live().unwrap_or(goal).min(goal);
-        let floors: Vec<u64> = core
-            .chain
-            .keys()
-            .copied()
-            .filter(|id| *id > core.floor && *id <= goal)
-            .skip_while(|id| {
-                // The lowest segment of the chain frees nothing as a floor.
-                core.chain.keys().next() == Some(id)
-            })
-            .collect();
+        // The lowest segment of the chain frees nothing as a floor.
+        let floors = core.chain.keys().copied().skip(1);
+        let floors = floors.filter(|id| *id > core.floor && *id <= goal);
+        let mut facts = restatements(&core.logs, goal);
+        facts.sort_by_key(|fact| fact.at);
         let room = self.pool.usual_room() / 2;
-        let mut best = None;
+        let (mut below, mut bytes, mut best) = (0, 0, None);
+        // Each fact is looked at once for all floors: every log waits meanwhile.
         for floor in floors {
-            let facts = restatements(&core.logs, floor);
-            let bytes: u64 = facts.iter().map(|fact| fact.bytes).sum();
+            while let Some(fact) = facts.get(below).filter(|fact| fact.at < floor) {
+                bytes += fact.bytes;
+                below += 1;
+            }
             if best.is_some() && bytes > room {
                 break;
             }
-            best = Some((floor, facts));
+            best = Some((floor, below));
         }
-        best
+        let (floor, below) = best?;
+        facts.truncate(below);
+        Some((floor, facts))
     }
 
     fn raise_floor(&self, floor: u64, restatements: &[Restatement]) -> Result<()> {

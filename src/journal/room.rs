@@ -153,7 +153,8 @@ impl State {
 
     /// Within the limit; alone, whatever it needs.
     fn fits(&self, bytes: u64, limit: u64) -> bool {
-        let held = self.in_flight + self.reserved;
+        // A permit may be for more bytes than there are.
+        let held = self.in_flight.saturating_add(self.reserved);
         held == 0 || held.saturating_add(bytes) <= limit
     }
 

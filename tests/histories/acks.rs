@@ -5,11 +5,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use everlog::fs::{Fault, FaultFs, Gate, Kept, Op, Rule};
-use everlog::{Journal, Verdict, WriteBatch};
+use everlog::{ErrorKind, Journal, Verdict, WriteBatch};
 
 use super::support::{
     A, batches_of, copy_of, disk, dynamic, entry, keep_synced, last_segment, one_log, open, payloads,
-    segments, small, u64_at,
+    segments, small, try_open, u64_at,
 };
 
 /// While the sync of its write still runs a ticket is not done, and its entry, which can be read, is not durable.
@@ -200,4 +200,42 @@ fn time_goes_on_with_the_clock() {
     let second = 1_000_000;
     let steps = times.windows(2).map(|pair| (pair[1] - pair[0]) / second);
     assert_eq!(steps.collect::<Vec<_>>(), [10; 6], "{times:?}");
+}
+
+/// The same after an opening that carried a tail: rot in the carried batch is damage from then on. Without a synced witness it would
+/// look like a unit that was never synced, and what stood before it in a segment of its own was removed.
+#[test]
+fn a_tail_that_was_carried_is_witnessed_for_good() {
+    let disk = disk(16);
+    let config = small().segment_bytes(64 << 10);
+    let journal = Journal::create_on(dynamic(&disk), config.clone()).unwrap();
+    let log = journal.create_log(A, 0).unwrap();
+    let mut count = 0;
+    while segments(&disk).len() < 2 {
+        log.append(entry(count, 900)).unwrap();
+        count += 1;
+    }
+    let killed = disk.kill();
+    drop((log, journal));
+    let threads = config
+        .background(everlog::Background::Threads)
+        .mark_delays(Duration::from_millis(1), Duration::from_millis(2));
+    let journal = Journal::open_on(dynamic(&killed), threads).unwrap();
+    assert_eq!(journal.report().carried_batches, 1);
+    let witnessed = || {
+        let after = keep_synced(&killed);
+        let batches = batches_of(&after, &last_segment(&after));
+        let data = batches.iter().rev().find(|batch| batch.frames > 0).unwrap();
+        batches.iter().any(|batch| batch.durable_through >= data.sequence)
+    };
+    let started = Instant::now();
+    while !witnessed() {
+        assert!(started.elapsed() < Duration::from_secs(20), "no synced mark");
+        thread::yield_now();
+    }
+    let after = keep_synced(&killed);
+    drop(journal);
+    after.flip_bit(&last_segment(&after), 8192 + 400, 0).unwrap();
+    let error = try_open(&after).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
 }

@@ -5,8 +5,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use everlog::fs::{Fault, FaultFs, Gate, Op, Rule};
-use everlog::{Background, Config, ErrorKind, Journal, WriteBatch};
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
+use everlog::{Background, Config, ErrorKind, Journal, Log, WriteBatch};
 
 use super::recorder::Recorder;
 use super::support::{
@@ -123,6 +123,68 @@ fn a_permit_does_not_hang_an_append_of_its_own_thread() {
         told.send(()).unwrap();
     });
     assert!(hears.recv_timeout(Duration::from_secs(10)).is_ok());
+}
+
+/// A permit for all the bytes that there are, beside a cell, which takes what it needs: the sum of both is no number, and no panic.
+#[test]
+fn a_permit_for_everything_overflows_nothing() {
+    let disk = disk(8);
+    let (journal, log) = one_log(&disk);
+    let mut room = Box::pin(journal.room(u64::MAX));
+    let polled = room.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    let std::task::Poll::Ready(Ok(permit)) = polled else {
+        panic!("nothing else is held")
+    };
+    let mut batch = WriteBatch::new();
+    batch.set(A, 0, b"vote");
+    let vote = journal.submit(batch).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.append(A, entry(0, 100));
+    let refused = journal.try_submit(batch).unwrap_err();
+    assert_eq!(refused.error.kind(), ErrorKind::Busy, "all room is held");
+    drop(permit);
+    vote.wait().unwrap();
+    log.append(entry(0, 100)).unwrap();
+}
+
+/// A journal on a full disk whose reserve is used up, with room for a purge; `None` unless what freeing says again has none.
+fn purged_on_a_full_disk(last: usize) -> Option<(SimFs, Journal, Log, u64)> {
+    let disk = disk(9);
+    let (journal, log) = one_log(&disk);
+    disk.set_capacity(usage(&disk).0.div_ceil(4096) * 4096 + (160 << 10));
+    let refused = |at: &u64| log.append(entry(*at, 900)).is_err();
+    let count = (0..10_000).find(refused).expect("the disk is full at some time");
+    disk.set_capacity(usage(&disk).0);
+    for len in [3000, 900, last] {
+        let refused = (0..50).find_map(|n: u8| log.set(n % 4, vec![n; len]).err());
+        let refused = refused.expect("the reserve has an end");
+        assert_eq!(refused.kind(), ErrorKind::NoSpace, "{refused}");
+    }
+    log.purge_to(count - 1).ok()?;
+    while journal.work().unwrap() {}
+    (journal.metrics().segments_freed == 0).then_some((disk, journal, log, count))
+}
+
+/// "It goes on when there is room for a segment more": whoever purged does not ask a second time, and is refused each append until
+/// what was purged is freed.
+#[test]
+fn what_a_full_disk_kept_from_being_freed_goes_when_there_is_room() {
+    let mut met = 0;
+    for last in (100..500).step_by(20) {
+        let Some((disk, journal, log, count)) = purged_on_a_full_disk(last) else {
+            continue;
+        };
+        met += 1;
+        disk.set_capacity(usage(&disk).0.div_ceil(4096) * 4096 + (20 << 10));
+        while journal.work().unwrap() {}
+        let freed = journal.metrics().segments_freed;
+        assert!(freed > 0, "cells of {last} bytes: nothing was freed");
+        log.append(entry(count, 900))
+            .unwrap_or_else(|e| panic!("cells of {last} bytes: {e}"));
+        let again = open(&disk.crash(last as u64), "after");
+        assert_eq!(again.log(A).unwrap().bounds().unwrap(), count - 1..count + 1);
+    }
+    assert!(met > 0, "the disk was never that full");
 }
 
 struct Holds {

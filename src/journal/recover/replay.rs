@@ -1,6 +1,6 @@
 //! From what the segments hold to what every log holds.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use crate::segment::read::{Wanted, read_payload};
 use crate::segment::walk::Batch;
 use crate::segment::{IndexBytes, Segment, Slots, index};
 use crate::sync::Arc;
-use crate::types::Term;
+use crate::types::{LogKey, Term};
 
 use super::super::report::{Finding, FindingKind};
 use super::super::state::{Logs, ReplayBad, Replayed};
@@ -176,21 +176,26 @@ fn take_from(range: &mut Range<u64>, frame: &Frame) {
 /// Reads the cells that live in sealed segments. Bad ones keep no value, and reading them says `Damaged`. One that the tail
 /// supersedes is not read: a writer carries the tail before anybody can ask.
 pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs, tail: &VecDeque<Batch>) -> Result<()> {
-    let carried = |frame: &&Frame| context.mode == Mode::Writer && frame.kind != Kind::Append;
-    let tail = tail.iter().flat_map(|batch| &batch.frames);
-    let tail: Vec<&Frame> = tail.filter(carried).collect();
+    let carries = context.mode == Mode::Writer;
+    let frames = tail.iter().flat_map(|batch| &batch.frames).filter(|_| carries);
+    // Of which log, and of which of its cells if not of all: either may be many.
+    let superseded: HashSet<(LogKey, u64, Option<u8>)> = frames
+        .filter_map(|frame| match frame.kind {
+            Kind::Cell => Some((frame.log, frame.incarnation, Some(frame.cell))),
+            Kind::Delete => Some((frame.log, frame.incarnation, None)),
+            _ => None,
+        })
+        .collect();
     for (key, log) in logs.iter_mut() {
         let incarnation = log.incarnation;
         for (id, cell) in &mut log.cells {
             let (None, Some((segment, header_at))) = (&cell.value, &cell.place) else {
                 continue;
             };
-            let superseded = |frame: &&Frame| match frame.kind {
-                Kind::Cell => frame.incarnation == incarnation && frame.cell == *id,
-                Kind::Delete => frame.incarnation == incarnation,
-                _ => false,
-            };
-            if tail.iter().filter(|frame| frame.log == key).any(superseded) {
+            if [Some(*id), None]
+                .iter()
+                .any(|cell| superseded.contains(&(key, incarnation, *cell)))
+            {
                 continue;
             }
             match read_cell(segment, *header_at, key, incarnation, *id) {
@@ -215,7 +220,7 @@ pub(super) fn cells(context: &mut Context<'_>, logs: &mut Logs, tail: &VecDeque<
 pub(crate) fn read_cell(
     segment: &Segment,
     header_at: u64,
-    log: crate::types::LogKey,
+    log: LogKey,
     incarnation: u64,
     cell: u8,
 ) -> Result<Bytes> {
