@@ -77,7 +77,8 @@ impl Default for Config {
 
 /// The smallest segment: two opening blocks, one block of batches, one block for the closing mark.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 16 << 10;
-const SEGMENT_BYTES_MAX: u64 = 4 << 30;
+/// The index of a segment must fit 32 bits, and may be half as large again as the segment.
+const SEGMENT_BYTES_MAX: u64 = 2 << 30;
 const ENTRY_BYTES_MAX: u64 = 256 << 20;
 const IN_FLIGHT_BYTES_MIN: u64 = 4 << 10;
 const IN_FLIGHT_BYTES_MAX: u64 = 1 << 30;
@@ -89,7 +90,7 @@ impl Config {
         Config::default()
     }
 
-    /// Size of a segment file in bytes, a multiple of 4096 from 16 KiB to 4 GiB. Default 64 MiB. An entry that does not
+    /// Size of a segment file in bytes, a multiple of 4096 from 16 KiB to 2 GiB. Default 64 MiB. An entry that does not
     /// fit gets a segment of its own.
     #[must_use]
     pub fn segment_bytes(mut self, bytes: u64) -> Config {

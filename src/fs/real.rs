@@ -5,8 +5,9 @@
 //! process changes its working directory, nothing is named or removed where it does not belong.
 
 use super::{Access, File, Fs, Lock, Space, check_path, sys};
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex};
 use rustix::fs::{AtFlags, Mode, OFlags};
+use std::collections::BTreeMap;
 use std::fs::{self, TryLockError};
 use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
@@ -33,7 +34,13 @@ pub struct RealFs {
     /// As it was given, for messages.
     root: PathBuf,
     dir: Arc<fs::File>,
+    /// Directories that were synced. Whoever ran out of descriptors can still sync them: without that a name which is there could be
+    /// neither kept nor given up for good.
+    synced: Arc<Mutex<BTreeMap<String, Arc<fs::File>>>>,
 }
+
+/// So many are held.
+const SYNCED_MAX: usize = 8;
 
 /// What lies under a [`RealFs`], for a report that says what was measured or tested.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +76,11 @@ impl RealFs {
         let root = path.as_ref().to_path_buf();
         let dir = open_at(rustix::fs::CWD, &root, OFlags::RDONLY | OFlags::DIRECTORY)?;
         let dir = Arc::new(dir);
-        Ok(RealFs { root, dir })
+        Ok(RealFs {
+            root,
+            dir,
+            synced: Arc::default(),
+        })
     }
 
     /// The directory as it was given.
@@ -86,6 +97,24 @@ impl RealFs {
             device: String::new(),
             mount: PathBuf::new(),
         })
+    }
+
+    /// The directory that stands at `path` now. One that is held keeps its number to itself, so that another one in its place is noticed.
+    fn directory(&self, path: &str) -> io::Result<Arc<fs::File>> {
+        let mut synced = self.synced.lock();
+        let there = rustix::fs::statat(&*self.dir, below(path)?, AtFlags::empty())?;
+        if let Some(held) = synced.get(path) {
+            let held_is = rustix::fs::fstat(&**held)?;
+            if (held_is.st_dev, held_is.st_ino) == (there.st_dev, there.st_ino) {
+                return Ok(Arc::clone(held));
+            }
+        }
+        let opened = Arc::new(self.open_file(path, OFlags::RDONLY | OFlags::DIRECTORY)?);
+        if synced.len() >= SYNCED_MAX {
+            synced.clear();
+        }
+        synced.insert(path.into(), Arc::clone(&opened));
+        Ok(opened)
     }
 
     fn open_file(&self, path: &str, flags: OFlags) -> io::Result<fs::File> {
@@ -166,8 +195,7 @@ impl Fs for RealFs {
     }
 
     fn sync_dir(&self, path: &str) -> io::Result<()> {
-        self.open_file(path, OFlags::RDONLY | OFlags::DIRECTORY)?
-            .sync_all()
+        self.directory(path)?.sync_all()
     }
 
     fn lock(&self, path: &str, holder: &str) -> io::Result<Box<dyn Lock>> {
@@ -391,5 +419,58 @@ mod tests {
         assert_eq!(kind("/data/journal"), "tmpfs");
         assert_eq!(kind("/database"), "ext4");
         assert_eq!(kind("/with space/x"), "btrfs");
+    }
+
+    #[test]
+    fn a_directory_that_was_made_anew_is_the_one_that_is_synced() {
+        let root = tempfile::tempdir().unwrap();
+        let fs = RealFs::open(root.path()).unwrap();
+        let number = || fs::metadata(root.path().join("a")).unwrap().ino();
+        for _ in 0..3 {
+            fs.create_dir("a").unwrap();
+            fs.sync_dir("a").unwrap();
+            let held = fs.synced.lock()["a"].metadata().unwrap().ino();
+            assert_eq!(held, number());
+            fs.remove_dir("a").unwrap();
+            assert!(fs.sync_dir("a").is_err(), "it is gone");
+        }
+        for n in 0..3 * SYNCED_MAX {
+            fs.create_dir(&format!("{n}")).unwrap();
+            fs.sync_dir(&format!("{n}")).unwrap();
+            assert!(fs.synced.lock().len() <= SYNCED_MAX);
+        }
+    }
+
+    /// In a process of its own: others here need descriptors.
+    #[test]
+    fn a_directory_that_was_synced_before_is_synced_without_a_descriptor() {
+        let own = std::env::current_exe().unwrap();
+        let mut shell = std::process::Command::new("sh");
+        shell.args([
+            "-c",
+            "ulimit -n 40 && exec \"$0\" --exact fs::real::tests::out_of_descriptors --ignored",
+        ]);
+        let ran = shell.arg(own).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    #[ignore = "takes all descriptors of its process; run by the test before it"]
+    fn out_of_descriptors() {
+        let root = tempfile::tempdir().unwrap();
+        let fs = RealFs::open(root.path()).unwrap();
+        fs.create_dir("known").unwrap();
+        fs.create_dir("new").unwrap();
+        fs.sync_dir("known").unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| fs::File::open("/dev/null").ok())
+            .take(1000)
+            .collect();
+        let (known, new) = (fs.sync_dir("known"), fs.sync_dir("new"));
+        let count = taken.len();
+        drop(taken);
+        assert!(count < 1000, "nothing limits descriptors");
+        known.unwrap();
+        new.unwrap_err();
     }
 }

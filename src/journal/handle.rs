@@ -174,7 +174,8 @@ impl Journal {
             .map_err(|refused| refused.error)
     }
 
-    /// [`submit`](Journal::submit) that never waits: gives the batch back (`Busy`) instead.
+    /// [`submit`](Journal::submit) that never waits for room: gives the batch back (`Busy`) instead. For a batch larger than
+    /// [`in_flight_bytes`](crate::Config::in_flight_bytes) a file of its own size may be made first, on this thread.
     pub fn try_submit(&self, batch: WriteBatch) -> Result<Ticket<Written>, Refused> {
         self.submit_as(
             batch,
@@ -195,7 +196,8 @@ impl Journal {
         )
     }
 
-    /// [`submit`](Journal::submit) with room reserved before; waits for nothing.
+    /// [`submit`](Journal::submit) with room reserved before; does not wait for room. A batch larger than
+    /// [`in_flight_bytes`](crate::Config::in_flight_bytes) as in [`try_submit`](Journal::try_submit).
     pub fn submit_with(&self, permit: Permit, batch: WriteBatch) -> Result<Ticket<Written>> {
         let manner = Manner {
             permit: Some(permit),
