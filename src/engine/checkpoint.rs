@@ -54,7 +54,7 @@ impl<M: StateMachine> Shared<M> {
     }
 
     /// Leaves room at the disk for the syncs of the journal, for which whoever executes a command waits; as long as the budget allows it.
-    fn pace(&self) -> Pace {
+    pub(super) fn pace(&self) -> Pace {
         let journal = self.log.journal().clone();
         let cadence = Arc::clone(&self.cadence);
         let seen = AtomicU64::new(journal.syncs());

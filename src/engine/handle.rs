@@ -35,7 +35,7 @@ use crate::types::{EntryId, LogKey};
 /// See the [module](super) for what it promises. The last one to go ends the engine; in a completion callback or a waker, where nothing may be
 /// waited for, the thread that takes checkpoints then ends a little later, and so may the journal.
 pub struct Engine<M: StateMachine> {
-    shared: Arc<Shared<M>>,
+    pub(super) shared: Arc<Shared<M>>,
     /// Ends the thread that takes checkpoints, with the last handle.
     background: Arc<Background>,
 }

@@ -240,3 +240,21 @@ fn load_that_outruns_replay_is_said_once_and_checkpoints_take_a_quarter_of_the_t
     let (_, took, _) = world.restart(&disk, budget, costs);
     assert!(took <= budget, "{took:?}");
 }
+
+#[test]
+fn a_checkpoint_yields_to_commands_until_the_budget_is_nearly_used_up() {
+    let costs = Costs {
+        apply: SECOND,
+        write: MILLI,
+        restore: MILLI,
+    };
+    let world = open(&disk(), SECOND * 8, costs);
+    let pace = world.engine.shared.pace();
+    assert!(!pace.is_busy(), "nobody is at work");
+    for applied in 1..=8 {
+        world.execute();
+        let wanted = applied < 6;
+        assert_eq!(pace.is_busy(), wanted, "{applied} s of 8 are used up");
+        assert!(!pace.is_busy(), "and nobody since");
+    }
+}

@@ -46,6 +46,11 @@ pub(super) enum Which {
 
 #[cfg(test)]
 impl ReadAhead {
+    /// How long the longer window is.
+    pub(super) fn window(&self) -> usize {
+        self.headers.bytes.len().max(self.payloads.bytes.len())
+    }
+
     /// How many windows are kept because somebody held a part of them, and the memory of all.
     pub(super) fn kept(&self) -> (usize, usize) {
         let lent = self.lent.iter().map(Bytes::len);

@@ -39,9 +39,14 @@ impl Pace {
         done
     }
 
+    /// Whether others have been at work since this was asked before.
+    pub(crate) fn is_busy(&self) -> bool {
+        (self.busy)()
+    }
+
     /// How long to rest after a piece that took so long.
     fn rest_after(&self, took: Duration) -> Option<Duration> {
-        (self.busy)().then(|| (took * REST).min(REST_MAX))
+        self.is_busy().then(|| (took * REST).min(REST_MAX))
     }
 }
 

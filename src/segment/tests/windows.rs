@@ -97,3 +97,38 @@ fn windows_that_nobody_holds_are_used_again_and_large_ones_are_not_kept() {
         );
     }
 }
+
+/// Whoever reads on needs few reads; whoever reads here and there gets little that it did not ask for.
+#[test]
+fn a_window_that_goes_on_where_another_ends_is_larger() {
+    let mut made = Made::new(1, 10, None);
+    for index in 0..24 {
+        made.batch(0, &[entry(1, index, &[1; 800])]);
+    }
+    let (disk, segment) = saved(&made);
+    let copy = disk.open(&Segment::name(1), Access::Read).unwrap();
+    let other = Segment::new(2, copy, "the same bytes".into(), segment.opening.clone());
+    let read = |ahead: &mut ReadAhead, segment: &Segment, index: usize| {
+        let at = header_at(made.headers[index].offset, 0);
+        let read = ahead.read_payload(segment, at, &wanted(1, index as u64));
+        assert_eq!(read.unwrap(), vec![1; 800]);
+        ahead.window()
+    };
+    for lends in [false, true] {
+        let mut ahead = ReadAhead::of(1024, 1024, lends);
+        assert_eq!(read(&mut ahead, &segment, 0), 1024);
+        let grown: Vec<_> = (1..20).map(|index| read(&mut ahead, &segment, index)).collect();
+        assert!(grown.contains(&2048), "{grown:?}");
+        assert_eq!(grown.iter().max(), Some(&4096), "{grown:?}");
+        let mut ahead = ReadAhead::of(1024, 1024, lends);
+        for index in [0, 5, 10, 15] {
+            assert_eq!(read(&mut ahead, &segment, index), 1024, "here and there");
+        }
+        // What ends there is a window of another file.
+        let mut ahead = ReadAhead::of(1024, 1024, lends);
+        for index in 0..4 {
+            let of = if index % 2 == 0 { &segment } else { &other };
+            assert_eq!(read(&mut ahead, of, index), 1024, "in turns");
+        }
+    }
+}
