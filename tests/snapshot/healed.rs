@@ -1,10 +1,11 @@
 //! A chunk that rotted and was stored anew for a later snapshot: the older one, which can be read because of that, stays readable.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use everlog::ErrorKind;
-use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
+use everlog::fs::{Fault, FaultFs, Gate, Op, Rule, SimFs};
 use everlog::snapshot::{Retention, SnapshotId, Store};
 
 use super::small::{config, create, disk, open, packs, read, state};
@@ -64,4 +65,31 @@ fn if_no_index_can_be_put_anew_what_has_the_good_copy_stays() {
     assert_eq!((error.kind(), kept(&store)), (ErrorKind::NoSpace, vec![1, 2, 3]));
     store.remove(second).unwrap();
     assert_eq!((kept(&store), read(&store, first).unwrap()), (vec![1, 3], bytes));
+}
+
+/// A removal stops while it puts an index anew, and somebody pins what is to go.
+#[test]
+fn what_is_pinned_while_it_is_being_removed_stays_and_is_told_to_stay() {
+    let disk = disk();
+    healed(&disk);
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let store = Store::open_on(Arc::new(fs.clone()), config()).unwrap();
+    let second = store.list().unwrap()[1].id;
+    let gate = Gate::default();
+    fs.add(Rule::on(Op::Write, Fault::Delay(gate.clone())).path(".snap"));
+    let removing = thread::spawn({
+        let store = store.clone();
+        move || store.remove(second)
+    });
+    gate.wait_for_arrivals(1);
+    let pin = store.pin(second, "backup", Duration::from_secs(3600)).unwrap();
+    gate.release();
+    let error = removing.join().unwrap().expect_err("it is pinned");
+    assert_eq!(
+        (error.kind(), kept(&store)),
+        (ErrorKind::Busy, vec![1, 2, 3]),
+        "{error}"
+    );
+    drop(pin);
+    assert_eq!(store.remove(second).unwrap().removed, [second]);
 }
