@@ -242,8 +242,11 @@ impl<M: StateMachine> Replica<M> {
             return Err(error);
         }
         if let Some((log, holding)) = &inner.log {
-            if log.journal().expect_at_least(inner.key, snapshot.covers).is_err() {
-                reset(log, snapshot.covers)?;
+            let reached = log.journal().expect_at_least(inner.key, snapshot.covers);
+            if let Err(error) = reached.or_else(|_| reset(log, snapshot.covers)) {
+                // The state is ahead of its log: only an opening brings them together.
+                core.closed = Some(error.clone());
+                return Err(error);
             }
             holding.applied_to(snapshot.covers.index + 1);
         }
