@@ -166,6 +166,10 @@ impl Shared {
             let removed_now = done.removed.clone();
             state.remove(&removed_now);
             state.stale.extend(going);
+            // A later generation that cannot be read now would bring the snapshot back when it can.
+            for id in &removed_now {
+                state.supersede_unreadable(*id);
+            }
         }
         self.remove_stale()?;
         for pin in &done.expired {
