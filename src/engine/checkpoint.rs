@@ -53,14 +53,16 @@ impl<M: StateMachine> Shared<M> {
         }
     }
 
-    /// Leaves room at the disk for the syncs of the journal, for which whoever executes a command waits; as long as the budget allows it.
+    /// Leaves room at the disk for the syncs of the journal, for which whoever executes a command waits; as long as the budget allows it, and
+    /// nobody waits for the checkpoint to end.
     pub(super) fn pace(&self) -> Pace {
         let journal = self.log.journal().clone();
-        let cadence = Arc::clone(&self.cadence);
+        let (cadence, stop) = (Arc::clone(&self.cadence), Arc::clone(&self.stop));
         let seen = AtomicU64::new(journal.syncs());
         Pace::yielding(move || {
             let now = journal.syncs();
-            seen.swap(now, Ordering::Relaxed) != now && !cadence.lock().hurries()
+            let others = seen.swap(now, Ordering::Relaxed) != now;
+            others && !stop.load(Ordering::Acquire) && !cadence.lock().hurries()
         })
     }
 

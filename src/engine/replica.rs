@@ -242,8 +242,11 @@ impl<M: StateMachine> Replica<M> {
             return Err(error);
         }
         if let Some((log, holding)) = &inner.log {
-            if log.journal().expect_at_least(inner.key, snapshot.covers).is_err() {
-                reset(log, snapshot.covers)?;
+            let reached = log.journal().expect_at_least(inner.key, snapshot.covers);
+            if let Err(error) = reached.or_else(|_| reset(log, snapshot.covers)) {
+                // The state is ahead of its log: only an opening brings them together.
+                core.closed = Some(error.clone());
+                return Err(error);
             }
             holding.applied_to(snapshot.covers.index + 1);
         }
@@ -329,19 +332,25 @@ impl<M> Inner<M> {
         let Some((log, _)) = &self.log else {
             return Ok(());
         };
-        if log.durable_end()? > reached.index || removed(Rule::CheckpointBehindLog) {
+        if removed(Rule::CheckpointBehindLog) {
             return Ok(());
         }
-        log.journal().sync()?;
+        if log.durable_end()? <= reached.index {
+            log.journal().sync()?;
+        }
         let end = log.durable_end()?;
-        if end > reached.index {
-            return Ok(());
+        if end <= reached.index {
+            let text = format!(
+                "entry {reached} was applied, and its log {} ends at {end}: append it before a checkpoint",
+                self.key
+            );
+            return Err(Error::new(ErrorKind::Invalid, text));
         }
-        let text = format!(
-            "entry {reached} was applied, and its log {} ends at {end}: append it before a checkpoint",
-            self.key
-        );
-        Err(Error::new(ErrorKind::Invalid, text))
+        // It may have another one there, of a leader that is gone.
+        log.journal().expect_at_least(self.key, reached).map_err(|error| {
+            let text = format!("entry {reached} was applied, and its log has another one there: {error}");
+            Error::new(ErrorKind::Invalid, text)
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Ticket;
 use crate::sync::{Arc, Mutex};
 use crate::types::EntryId;
@@ -18,7 +18,21 @@ pub(super) struct Slot(Mutex<Answer>);
 #[derive(Default)]
 struct Answer {
     outcome: Option<Result<Vec<Result<Bytes>>>>,
+    /// It was given to somebody.
+    taken: bool,
     waker: Option<Waker>,
+}
+
+impl Answer {
+    /// Whoever asks again must not wait for what has been: nobody puts it there a second time.
+    fn take(&mut self) -> Option<Result<Vec<Result<Bytes>>>> {
+        if self.taken {
+            let text = "the reply to this command was given already";
+            return Some(Err(Error::new(ErrorKind::Invalid, text)));
+        }
+        self.taken = self.outcome.is_some();
+        self.outcome.take()
+    }
 }
 
 impl Slot {
@@ -30,12 +44,12 @@ impl Slot {
     }
 
     pub(super) fn take(&self) -> Option<Result<Vec<Result<Bytes>>>> {
-        self.0.lock().outcome.take()
+        self.0.lock().take()
     }
 
     fn poll(&self, waker: &Waker) -> Option<Result<Vec<Result<Bytes>>>> {
         let mut answer = self.0.lock();
-        let outcome = answer.outcome.take();
+        let outcome = answer.take();
         let old = match outcome {
             Some(_) => None,
             None => answer.waker.replace(waker.clone()),
@@ -77,7 +91,8 @@ impl Reply {
     ///
     /// # Errors
     /// `Unknown`: the command may or may not be durable, and takes effect at the next opening if it is. `ApplyFailed`: it is durable, and the
-    /// machine could not apply it. `Invalid` inside a completion callback, where nothing may block; the command goes on.
+    /// machine could not apply it. `Invalid` inside a completion callback, where nothing may block; the command goes on. `Invalid`, too, if polling
+    /// gave the reply already.
     pub fn wait(self) -> Result<Bytes> {
         let outcome = wait(&self.slot, self.ticket, &*self.engine);
         outcome.and_then(only)

@@ -10,6 +10,8 @@
 //! any                            begins behind it + 1       Damaged, naming both: entries between them are gone
 //! any                            has it, or begins at it + 1  restored, and replay goes on behind it
 //! does not verify                                           the next older one, with a warning, or what the machine has itself
+//! installed, ahead, and the device does not give it         Io: the next opening may have it, and reset the log to it
+//! an index that the device does not give                    Io: it may be that of such a one
 //! none is left                   never purged               an empty machine, and all of the log
 //! none is left                   purged                     Damaged
 //! ```
@@ -55,6 +57,9 @@ impl Source<'_> {
     fn restore_newest<M: StateMachine>(&self, core: &mut Core<M>, report: &mut EngineReport) -> Result<()> {
         let snapshots = self.store.list_of(self.key)?;
         for damage in self.store.damage() {
+            if damage.error.kind() == ErrorKind::Io {
+                return Err(index_unread(&damage.error));
+            }
             report.warn(format!("an index of a snapshot cannot be read: {}", damage.error));
         }
         let own = core.machine.persistence();
@@ -78,6 +83,9 @@ impl Source<'_> {
                     }
                     report.snapshot = Some(snapshot.clone());
                     return Ok(());
+                }
+                Err(error) if resets && error.kind() == ErrorKind::Io => {
+                    return Err(unread(snapshot, &error));
                 }
                 Err(error) => {
                     let text = format!("snapshot {} of entry {}: {error}", snapshot.id, snapshot.covers);
@@ -275,6 +283,23 @@ pub(super) fn header(snapshot: &Snapshot) -> Result<EngineHeader> {
 fn refused(snapshot: &Snapshot, what: &str) -> Error {
     let text = format!("snapshot {} of entry {}: {what}", snapshot.id, snapshot.covers);
     Error::new(ErrorKind::Unsupported, text)
+}
+
+/// An installed snapshot that the device does not give now may be given to the next opening, which would put it in the place of what is
+/// acknowledged until then.
+fn unread(snapshot: &Snapshot, error: &Error) -> Error {
+    let text = format!(
+        "snapshot {} of entry {} was installed, lies ahead of its log, and cannot be read; open again, or remove it from the store first",
+        snapshot.id, snapshot.covers
+    );
+    error.recast(ErrorKind::Io, &text)
+}
+
+/// The same of an index: nobody knows whose it is.
+fn index_unread(error: &Error) -> Error {
+    let text = "an index of a snapshot that may be this log's cannot be read; open the store again, or give it up first (`remove_unreadable`, \
+                `everlog snapshot gc --give-up-unreadable`)";
+    error.recast(ErrorKind::Io, text)
 }
 
 /// Empties the log behind an installed snapshot.

@@ -85,19 +85,20 @@ impl Store {
             }
             let now = self.shared.objects.now_micros();
             if state.is_in_use(id, now) {
-                let owners = state.owners(id, now);
-                let by = match owners.is_empty() {
-                    true => "being read".to_owned(),
-                    false => format!("pinned by {}", owners.join(", ")),
-                };
-                return Err(Error::new(ErrorKind::Busy, format!("snapshot {id} is {by}")));
+                return Err(in_use(&state, id, now));
             }
         }
         let done = self.shared.remove_and_free(vec![id], &mut |_, _| {})?;
-        match done.kept_because {
-            Some(error) if done.removed.is_empty() => Err(error),
-            kept_because => Ok(Collected { kept_because, ..done }),
+        if !done.removed.is_empty() {
+            return Ok(done);
         }
+        // It stays: its good copies could not be kept otherwise, or somebody has come to read or to pin it meanwhile.
+        let state = self.shared.state.lock();
+        let now = self.shared.objects.now_micros();
+        Err(match done.kept_because {
+            Some(error) if !state.is_in_use(id, now) => error,
+            _ => in_use(&state, id, now),
+        })
     }
 
     /// Gives up the indexes that cannot be read, those of a newer version included, so that the packs that only they needed can be
@@ -165,6 +166,10 @@ impl Shared {
             let removed_now = done.removed.clone();
             state.remove(&removed_now);
             state.stale.extend(going);
+            // A later generation that cannot be read now would bring the snapshot back when it can.
+            for id in &removed_now {
+                state.supersede_unreadable(*id);
+            }
         }
         self.remove_stale()?;
         for pin in &done.expired {
@@ -430,6 +435,16 @@ impl Shared {
         self.take_in(index, new, verified);
         Ok(())
     }
+}
+
+/// Why a snapshot is not removed that somebody needs.
+fn in_use(state: &State, id: SnapshotId, now: u64) -> Error {
+    let owners = state.owners(id, now);
+    let by = match owners.is_empty() {
+        true => "being read".to_owned(),
+        false => format!("pinned by {}", owners.join(", ")),
+    };
+    Error::new(ErrorKind::Busy, format!("snapshot {id} is {by}"))
 }
 
 /// Of `others`, which are the newest first, those that are too old or too many.

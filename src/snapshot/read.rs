@@ -114,20 +114,28 @@ impl Reader {
         if error.kind() == ErrorKind::NotFound && !removed(Rule::MissingPackLooksAgain) {
             self.shared.look_again()?;
         }
-        let newer = {
+        let (newer, places) = {
             let state = self.shared.state.lock();
             let index = state.snapshots.get(&SnapshotId(self.index.id)).cloned();
             let known = state.chunk(&ChunkName(place.name)).map(|known| known.place);
-            (index, known)
+            let moved = index.as_ref().map(|index| index.chunks[number]);
+            // Where it is known need not be where it is good: that may have been judged in an earlier life.
+            let mut places: Vec<ChunkPlace> = moved.into_iter().chain(known).collect();
+            places.extend(state.places_of(&ChunkName(place.name)));
+            (index, places)
         };
-        let places = [newer.0.as_ref().map(|index| index.chunks[number]), newer.1];
-        for other in places.into_iter().flatten().filter(|other| other != place) {
+        let mut tried = vec![*place];
+        for other in places {
+            if tried.contains(&other) {
+                continue;
+            }
             if self.packs.read(&other, &mut self.bytes).is_ok() {
                 return Ok(());
             }
+            tried.push(other);
         }
         match error.kind() {
-            ErrorKind::NotFound if newer.0.is_none() => {
+            ErrorKind::NotFound if newer.is_none() => {
                 let what = "the snapshot was removed while it was read";
                 Err(error.recast(ErrorKind::NotFound, what))
             }

@@ -392,6 +392,12 @@ impl State {
         live
     }
 
+    /// Where snapshots have the chunk. Looks through all of them.
+    pub(super) fn places_of(&self, name: &ChunkName) -> Vec<ChunkPlace> {
+        let chunks = self.snapshots.values().flat_map(|index| &index.chunks);
+        chunks.filter(|place| place.name == name.0).copied().collect()
+    }
+
     /// The snapshots that have the chunk at that place.
     pub(super) fn users(&self, place: &ChunkPlace) -> Vec<SnapshotId> {
         let users = self

@@ -3,9 +3,10 @@
 use std::future::Future as _;
 use std::io::{self, BufWriter, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Wake};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 
 use bytes::Bytes;
@@ -180,6 +181,16 @@ fn a_waker_that_panics_takes_no_wake_from_others() {
     assert_eq!(world.engine.execute("c").unwrap(), "3");
     while world.engine.work().unwrap() {}
     assert_eq!(counts.0.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_reply_that_was_given_is_not_waited_for_again() {
+    let world = world(&disk(1));
+    let mut reply = world.engine.submit("a").unwrap();
+    while world.engine.work().unwrap() {}
+    let polled = Pin::new(&mut reply).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(polled, Poll::Ready(Ok(reply)) if reply == "1"));
+    assert_eq!(reply.wait().unwrap_err().kind(), ErrorKind::Invalid);
 }
 
 /// Polls inline: what it wakes runs at once, in the middle of whatever woke it.

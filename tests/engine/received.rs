@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use everlog::engine::{Capture, Engine, EngineConfig, Persistence, Replica, StateMachine};
-use everlog::fs::SimFs;
+use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::snapshot::{Draft, Origin, Snapshot, Store};
-use everlog::{Entry, EntryId};
+use everlog::{Entry, EntryId, ErrorKind, Journal};
 
-use super::machine::{List, base, command, commands, try_world, world};
+use super::machine::{List, base, command, commands, store_config, try_world, world};
 use super::snapshots::{install, new_packs};
-use super::support::{A, disk, keep_synced};
+use super::support::{A, disk, keep_synced, small};
 
 /// A store with a snapshot of `count` commands.
 fn peer(count: u32) -> (Store, Snapshot) {
@@ -195,4 +195,80 @@ fn an_install_into_a_database_is_finished_by_whoever_opens_next() {
     let replica = open(&store, &log, 0).unwrap_or_else(|e| panic!("no opening ever succeeds: {e}"));
     assert_eq!(replica.applied(), Some(EntryId::new(0, 8)));
     assert_eq!(log.bounds().unwrap(), 9..9);
+}
+
+/// A later opening would read it, and put it in the place of what was acknowledged until then.
+#[test]
+fn an_installed_snapshot_ahead_of_its_log_is_not_passed_over_for_a_read_error() {
+    let (source, from) = peer(9);
+    let disk = disk(2);
+    let own = world(&disk);
+    own.execute(0..3);
+    own.engine.checkpoint().unwrap();
+    received(&own.store, &from, &source, 20);
+    drop(own);
+    for finishes in [false, true] {
+        let disk = disk.fork();
+        let fs = FaultFs::new(Arc::new(disk.clone()));
+        let journal = Journal::open_or_create_on(Arc::new(fs.clone()), small()).unwrap();
+        let store = Store::open_on(Arc::new(fs.clone()), store_config()).unwrap();
+        fs.add(Rule::on(Op::Read, Fault::io_error()).path(".pack").nth(2));
+        let open = || Engine::open(&journal, A, &store, List::default(), EngineConfig::new());
+        let error = open().map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        let newest = store.list().unwrap()[0].clone();
+        assert!(error.to_string().contains(&newest.id.to_string()), "{error}");
+        if !finishes {
+            store.remove(newest.id).unwrap();
+        }
+        let engine = open().unwrap();
+        let before = if finishes { 9 } else { 3 };
+        for number in 0..20 {
+            assert_eq!(
+                engine.execute(command(number)).unwrap(),
+                (before + number + 1).to_string()
+            );
+        }
+        drop((engine, store, journal));
+        assert_eq!(world(&disk).commands().len(), before as usize + 20);
+    }
+}
+
+/// Nobody knows what the index says until it is read.
+#[test]
+fn an_index_that_the_device_does_not_give_is_not_passed_over() {
+    let (source, from) = peer(9);
+    let disk = disk(2);
+    let own = world(&disk);
+    own.execute(0..3);
+    own.engine.checkpoint().unwrap();
+    received(&own.store, &from, &source, 20);
+    let newest = own.store.list().unwrap()[0].id;
+    drop(own);
+    for given_up in [false, true] {
+        let disk = disk.fork();
+        let fs = FaultFs::new(Arc::new(disk.clone()));
+        let journal = Journal::open_or_create_on(Arc::new(fs.clone()), small()).unwrap();
+        let open_store = || Store::open_on(Arc::new(fs.clone()), store_config()).unwrap();
+        let open = |store: &Store| Engine::open(&journal, A, store, List::default(), EngineConfig::new());
+        fs.add(Rule::on(Op::Read, Fault::io_error()).path(&newest.to_string()));
+        let mut store = open_store();
+        let error = open(&store).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.to_string().contains(&newest.to_string()), "{error}");
+        if given_up {
+            assert_eq!(store.remove_unreadable().unwrap(), 1);
+        } else {
+            drop(store);
+            store = open_store();
+        }
+        let engine = open(&store).unwrap();
+        let before = if given_up { 3 } else { 9 };
+        for number in 0..20 {
+            engine.execute(command(number)).unwrap();
+        }
+        drop((engine, store));
+        drop(journal);
+        assert_eq!(world(&disk).commands().len(), before + 20);
+    }
 }

@@ -225,6 +225,22 @@ fn a_checkpoint_of_a_replica_makes_its_log_durable_first() {
     assert_eq!(replica.applied(), Some(EntryId::new(1, 1)));
 }
 
+/// Others have committed another entry than the one that this log still has there, of a leader that is gone.
+#[test]
+fn a_checkpoint_of_a_replica_is_refused_while_its_log_has_another_entry_there() {
+    let disk = disk(1);
+    let (journal, store, log) = follower(&disk, 5);
+    let replica = open(&store, &log, 3).unwrap();
+    replica.apply(EntryId::new(2, 3), Some(b"d")).unwrap();
+    let taken = replica.checkpoint(b"");
+    drop((replica, log, journal, store));
+    let (journal, store) = base(&keep_synced(&disk)).unwrap();
+    let log = journal.log(A).unwrap();
+    open(&store, &log, 0).unwrap_or_else(|e| panic!("no opening ever succeeds: {e}"));
+    let refused = taken.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid, "{refused}");
+}
+
 #[test]
 fn a_replica_begins_with_the_first_entry_of_its_log() {
     let (_journal, store, log) = follower(&disk(1), 5);

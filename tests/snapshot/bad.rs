@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use everlog::fs::{Access, Fs, SimFs};
-use everlog::snapshot::{Retention, ScrubPosition, SnapshotId, Store};
+use everlog::snapshot::{Import, Retention, ScrubPosition, SnapshotId, Store};
 use everlog::{Error, ErrorKind};
 
 use super::small::{config, create, disk, indexes, open, packs, read, state};
@@ -265,6 +265,33 @@ fn an_index_that_the_device_does_not_give_keeps_no_store_closed() {
         state(1, 5000),
         "it may come back"
     );
+}
+
+/// Its index was put anew, and the device gives only the one before.
+#[test]
+fn what_was_removed_does_not_come_back_by_an_index_that_could_not_be_read() {
+    let disk = disk();
+    let store = open(&disk);
+    let id = create(&store, 1, &state(1, 3000)).snapshot.id;
+    let mut copy = Vec::new();
+    store.export(id, &mut copy, &mut |_, _| {}).unwrap();
+    let import = Import::open(&copy[..], "the copy").unwrap();
+    let origin = import.snapshot().origin;
+    import.into_store(&store, origin, &mut |_, _| {}).unwrap();
+    drop(store);
+    let [_, later] = &indexes(&disk)[..] else {
+        panic!("two generations");
+    };
+    disk.set_unreadable(later, 0..1, true).unwrap();
+    let store = open(&disk);
+    assert_eq!((store.list().unwrap().len(), store.damage().len()), (1, 1));
+    assert_eq!(store.remove(id).unwrap().removed, [id]);
+    assert!(store.damage().is_empty());
+    drop(store);
+    if disk.files().contains_key(later) {
+        disk.set_unreadable(later, 0..1, false).unwrap();
+    }
+    assert!(open(&disk).list().unwrap().is_empty());
 }
 
 #[test]
