@@ -94,7 +94,7 @@ impl<M: StateMachine> Replica<M> {
     /// As long as the replica lives, the log refuses to take back what was applied (`Invalid`), and to be deleted (`Busy`). If the process
     /// ended while a snapshot was [installed](Replica::install), the log is reset to it.
     ///
-    /// The payloads that `command` sees are parts of windows of 64 KiB: copy what is to be kept.
+    /// The payloads that `command` sees are parts of windows of 256 KiB at most: copy what is to be kept.
     ///
     /// # Errors
     /// As for [`open`](Replica::open). `Damaged` too if the log ends before what a checkpoint or the machine has seen, or begins behind all snapshots.
@@ -345,6 +345,9 @@ impl<M> Inner<M> {
                 self.key
             );
             return Err(Error::new(ErrorKind::Invalid, text));
+        }
+        if removed(Rule::CheckpointOfOwnLog) {
+            return Ok(());
         }
         // It may have another one there, of a leader that is gone.
         log.journal().expect_at_least(self.key, reached).map_err(|error| {

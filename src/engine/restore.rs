@@ -57,7 +57,7 @@ impl Source<'_> {
     fn restore_newest<M: StateMachine>(&self, core: &mut Core<M>, report: &mut EngineReport) -> Result<()> {
         let snapshots = self.store.list_of(self.key)?;
         for damage in self.store.damage() {
-            if damage.error.kind() == ErrorKind::Io {
+            if damage.error.kind() == ErrorKind::Io && !removed(Rule::UnreadEndsOpening) {
                 return Err(index_unread(&damage.error));
             }
             report.warn(format!("an index of a snapshot cannot be read: {}", damage.error));
@@ -84,7 +84,9 @@ impl Source<'_> {
                     report.snapshot = Some(snapshot.clone());
                     return Ok(());
                 }
-                Err(error) if resets && error.kind() == ErrorKind::Io => {
+                Err(error)
+                    if resets && error.kind() == ErrorKind::Io && !removed(Rule::UnreadEndsOpening) =>
+                {
                     return Err(unread(snapshot, &error));
                 }
                 Err(error) => {

@@ -284,7 +284,7 @@ impl Shared {
     pub(super) fn carried(&self) {
         let mut activity = self.backstage.activity.lock();
         activity.last = Instant::now();
-        activity.mark_synced = false;
+        activity.mark_synced = removed(Rule::CarriedMarkSync);
     }
 
     fn run_chore(&self, chore: Chore) {

@@ -194,7 +194,10 @@ impl Upload for FileUpload {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.behind.take().map_or(Ok(()), Behind::finish)?;
+        let early = self.behind.take().map_or(Ok(()), Behind::finish);
+        if !removed(Rule::EarlySyncFails) {
+            early?;
+        }
         match removed(rules(&self.name).0) {
             true => Ok(()),
             false => self.file.sync_data(),

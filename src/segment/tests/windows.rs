@@ -34,7 +34,7 @@ fn an_entry_that_was_written_behind_a_window_is_read() {
 #[test]
 fn what_a_window_lent_stays_as_it_was() {
     let mut made = Made::new(1, 10, None);
-    for index in 0..40 {
+    for index in 0..if cfg!(miri) { 20 } else { 40 } {
         made.batch(0, &[entry(1, index, &[u8::try_from(index).unwrap(); 900])]);
     }
     let (_, segment) = saved(&made);
@@ -74,7 +74,7 @@ fn a_scan_ends_behind_the_last_byte_that_is_not_zero_however_many_windows_are() 
 #[test]
 fn windows_that_nobody_holds_are_used_again_and_large_ones_are_not_kept() {
     let mut made = Made::new(1, 10, None);
-    for index in 0..25 {
+    for index in 0..if cfg!(miri) { 15 } else { 25 } {
         let len = if index % 10 == 5 { 9000 } else { 900 };
         made.batch(0, &[entry(1, index, &vec![1; len])]);
     }
