@@ -257,9 +257,19 @@ fn latency() {
     let engine = world.open(mib);
     engine.execute([0; COMMAND]).expect("the command is executed");
     engine.checkpoint().expect("the first checkpoint is taken");
+    let mut random = Random(3);
+    let changes: Vec<_> = (0..(mib << 20) / BLOCK as u64)
+        .map(|_| command(&mut random))
+        .collect();
+    for changes in changes.chunks(64) {
+        engine.execute_batch(changes).expect("the commands are executed");
+    }
+    let alone = engine.checkpoint().expect("a checkpoint is taken").total;
+    println!("a checkpoint takes {alone:?} alone");
     let mut ratios = Vec::new();
     for turn in 0..setting("TURNS", 5).max(1) {
         let (with, lasted) = write_during(&engine, 2);
+        println!("turn {turn}: two checkpoints took {lasted:?}");
         let started = Instant::now();
         let without = write_until(&engine, &|| started.elapsed() >= lasted);
         let (with_99, without_99) = (percentile(&with, 99), percentile(&without, 99));

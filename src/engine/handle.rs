@@ -229,6 +229,9 @@ impl<M: StateMachine> Engine<M> {
     /// [kept](EngineConfig::retain), which is read as a whole before. Commands go on meanwhile, but for the time of the capture. Durable on return.
     /// If fewer sound ones stand than are kept, nothing is purged, which is no error.
     ///
+    /// While the journal is at work it writes and reads 256 KiB at a time, and rests twice as long as each took, unless the
+    /// [budget](EngineConfig::restart_within) is nearly used up: commands hardly notice it, and it takes several times as long.
+    ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the
     /// journal: the snapshots and the log before are untouched.

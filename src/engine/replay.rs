@@ -14,7 +14,7 @@ use crate::types::Entry;
 
 /// Entries are read in parts of about so many bytes: what stays in the cache of a processor until it is applied.
 const PART_BYTES: u64 = 512 << 10;
-/// The first part, and what any has.
+/// How many entries the first part has, and any other at least and at most.
 const PART_ENTRIES: u64 = 128;
 const PART_ENTRIES_MIN: u64 = 16;
 const PART_ENTRIES_MAX: u64 = 2048;

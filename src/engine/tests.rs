@@ -12,6 +12,7 @@ use crate::config::{Background, Config};
 use crate::fs::{Profile, SimFs};
 use crate::journal::Journal;
 use crate::snapshot::{Store, StoreConfig};
+use crate::sync::atomic::Ordering;
 use crate::sync::{Arc, Mutex};
 use crate::types::{EntryId, LogKey};
 
@@ -248,6 +249,12 @@ fn a_checkpoint_yields_to_commands_until_the_budget_is_nearly_used_up() {
         write: MILLI,
         restore: MILLI,
     };
+    let closing = open(&disk(), SECOND * 8, costs);
+    let pace = closing.engine.shared.pace();
+    closing.execute();
+    closing.engine.shared.stop.store(true, Ordering::Release);
+    assert!(!pace.is_busy(), "whoever closes waits for it to end");
+
     let world = open(&disk(), SECOND * 8, costs);
     let pace = world.engine.shared.pace();
     assert!(!pace.is_busy(), "nobody is at work");

@@ -61,7 +61,7 @@ pub(super) fn chunks(bytes: &[u8], sizes: Sizes, least: usize) -> Vec<(Range<usi
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const SIZES: Sizes = Sizes {
@@ -70,7 +70,8 @@ mod tests {
         max: 65_536,
     };
 
-    fn state(len: usize) -> Vec<u8> {
+    /// Bytes that do not repeat.
+    pub(in crate::snapshot) fn state(len: usize) -> Vec<u8> {
         let mut z = 7u64;
         let mut next = || {
             z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use everlog::engine::{Capture, Engine, EngineConfig, Persistence, Replica, StateMachine};
 use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
-use everlog::snapshot::{Draft, Origin, Snapshot, Store};
+use everlog::snapshot::{Draft, Origin, Snapshot, SnapshotId, Store};
 use everlog::{Entry, EntryId, ErrorKind, Journal};
 
 use super::machine::{List, base, command, commands, store_config, try_world, world};
@@ -197,16 +197,21 @@ fn an_install_into_a_database_is_finished_by_whoever_opens_next() {
     assert_eq!(log.bounds().unwrap(), 9..9);
 }
 
-/// A later opening would read it, and put it in the place of what was acknowledged until then.
-#[test]
-fn an_installed_snapshot_ahead_of_its_log_is_not_passed_over_for_a_read_error() {
+/// A log of 3 commands with its checkpoint, and an installed snapshot of 9, ahead of it.
+fn ahead() -> (SimFs, SnapshotId) {
     let (source, from) = peer(9);
     let disk = disk(2);
     let own = world(&disk);
     own.execute(0..3);
     own.engine.checkpoint().unwrap();
     received(&own.store, &from, &source, 20);
-    drop(own);
+    (disk, own.store.list().unwrap()[0].id)
+}
+
+/// A later opening would read it, and put it in the place of what was acknowledged until then.
+#[test]
+fn an_installed_snapshot_ahead_of_its_log_is_not_passed_over_for_a_read_error() {
+    let (disk, newest) = ahead();
     for finishes in [false, true] {
         let disk = disk.fork();
         let fs = FaultFs::new(Arc::new(disk.clone()));
@@ -216,10 +221,9 @@ fn an_installed_snapshot_ahead_of_its_log_is_not_passed_over_for_a_read_error() 
         let open = || Engine::open(&journal, A, &store, List::default(), EngineConfig::new());
         let error = open().map(drop).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io, "{error}");
-        let newest = store.list().unwrap()[0].clone();
-        assert!(error.to_string().contains(&newest.id.to_string()), "{error}");
+        assert!(error.to_string().contains(&newest.to_string()), "{error}");
         if !finishes {
-            store.remove(newest.id).unwrap();
+            store.remove(newest).unwrap();
         }
         let engine = open().unwrap();
         let before = if finishes { 9 } else { 3 };
@@ -237,14 +241,7 @@ fn an_installed_snapshot_ahead_of_its_log_is_not_passed_over_for_a_read_error() 
 /// Nobody knows what the index says until it is read.
 #[test]
 fn an_index_that_the_device_does_not_give_is_not_passed_over() {
-    let (source, from) = peer(9);
-    let disk = disk(2);
-    let own = world(&disk);
-    own.execute(0..3);
-    own.engine.checkpoint().unwrap();
-    received(&own.store, &from, &source, 20);
-    let newest = own.store.list().unwrap()[0].id;
-    drop(own);
+    let (disk, newest) = ahead();
     for given_up in [false, true] {
         let disk = disk.fork();
         let fs = FaultFs::new(Arc::new(disk.clone()));

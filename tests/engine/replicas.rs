@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use everlog::engine::{Capture, EngineConfig, Replica, StateMachine};
-use everlog::fs::SimFs;
+use everlog::fs::{Fault, FaultFs, Op, Rule, SimFs};
 use everlog::snapshot::Store;
 use everlog::{Entry, EntryId, ErrorKind, Journal, Log, Result};
 
-use super::machine::{List, base, command, commands};
+use super::machine::{List, base, command, commands, store_config};
 use super::snapshots::install;
-use super::support::{A, disk, keep_synced};
+use super::support::{A, disk, dynamic, keep_synced, small};
 
 /// The owner's entries: empty ones are its own.
 fn decode(entry: &Entry) -> Option<Bytes> {
@@ -170,6 +170,39 @@ fn an_install_is_finished_by_whoever_opens_next() {
         assert_eq!(log.last().unwrap(), Some(EntryId::new(1, 9)));
         log.append_at(EntryId::new(2, 10), b"").unwrap();
     }
+}
+
+/// The state is then ahead of its log: what was applied on top would be durable nowhere that an opening looks.
+#[test]
+fn a_replica_whose_log_could_not_be_reset_is_closed_and_an_opening_finishes_the_install() {
+    let leader = disk(1);
+    let (_leader_journal, leader_store, leader_log) = follower(&leader, 10);
+    let replica = open(&leader_store, &leader_log, 10).unwrap();
+    let snapshot = replica.checkpoint(b"m").unwrap().snapshot.unwrap();
+    drop(replica);
+
+    let disk = disk(2);
+    drop(follower(&disk, 4));
+    let fs = FaultFs::new(Arc::new(disk.clone()));
+    let journal = Journal::open_on(Arc::new(fs.clone()), small()).unwrap();
+    let (store, log) = (
+        Store::open_on(dynamic(&disk), store_config()).unwrap(),
+        journal.log(A).unwrap(),
+    );
+    let replica = open(&store, &log, 4).unwrap();
+    let installed = install(&leader_store, &snapshot, &store);
+    fs.add(Rule::on(Op::Write, Fault::io_error()).path("journal/").forever());
+    let error = replica.install(installed.id).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    replica.read(|_| ()).unwrap_err();
+    replica.apply(EntryId::new(1, 10), None).unwrap_err();
+    replica.checkpoint(b"").map(drop).unwrap_err();
+    drop((replica, log, journal, store));
+
+    let (journal, store) = base(&keep_synced(&disk)).unwrap();
+    let replica = open(&store, &journal.log(A).unwrap(), 0).unwrap();
+    assert_eq!(replica.report().reset_to, Some(snapshot.covers));
+    assert_eq!(state(&replica), commands(0..9));
 }
 
 /// A snapshot that came from elsewhere and rotted here is refused before anything is changed: the replica goes on as it was.
