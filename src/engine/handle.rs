@@ -230,7 +230,7 @@ impl<M: StateMachine> Engine<M> {
     /// If fewer sound ones stand than are kept, nothing is purged, which is no error.
     ///
     /// While the journal is at work it writes and reads 256 KiB at a time, and rests twice as long as each took, unless the
-    /// [budget](EngineConfig::restart_within) is nearly used up: commands hardly notice it, and it takes several times as long.
+    /// [budget](EngineConfig::restart_within) is nearly used up: commands hardly notice it, and it takes two to three times as long.
     ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the
