@@ -6,7 +6,8 @@
 //! * `memory`: the most that a checkpoint of a large state takes in memory, while writers go on.
 //!
 //! `cargo bench --bench engine`, or parts of it: `cargo bench --bench engine -- memory latency`. `EVERLOG_ENGINE_STATE_MIB=4096` sets the size of
-//! the state (64), `EVERLOG_ENGINE_LOG_MIB` that of the log to replay (64), `EVERLOG_ENGINE_TURNS` how often floor and engine take turns (5).
+//! the state (64), `EVERLOG_ENGINE_LOG_MIB` that of the log to replay (256), `EVERLOG_ENGINE_COMMAND_BYTES` that of the commands in it (256, 1024
+//! and 4096 one after the other), `EVERLOG_ENGINE_TURNS` how often floor and engine take turns (5).
 //!
 //! The machine holds the version of each block of 4 KiB; what is in a block follows from its number and version. So the state of 4 GiB
 //! that a checkpoint writes needs no 4 GiB of memory beside it, and what is measured is the checkpoint.
@@ -159,14 +160,16 @@ fn ratio(of: u64, to: u64) -> f64 {
 }
 
 fn replay() {
-    for len in [256, COMMAND, BLOCK] {
-        replay_of(len);
-    }
+    let lens = match setting("COMMAND_BYTES", 0) {
+        0 => vec![256, COMMAND, BLOCK],
+        len => vec![usize::try_from(len).expect("a length that fits")],
+    };
+    lens.into_iter().for_each(replay_of);
 }
 
 /// A log of commands of `len` bytes.
 fn replay_of(len: usize) {
-    let mib = setting("LOG_MIB", 64);
+    let mib = setting("LOG_MIB", 256);
     let world = World::new();
     let engine = world.open(1);
     let mut random = Random(5);

@@ -44,7 +44,11 @@ impl<M: StateMachine> Core<M> {
     }
 
     /// Applies one entry of an engine's log. The outer error ends the machine; the inner one is the answer to the command.
-    pub(super) fn apply(&mut self, id: EntryId, command: &Command) -> Result<Result<Bytes>> {
+    pub(super) fn apply<B: AsRef<[u8]>>(
+        &mut self,
+        id: EntryId,
+        command: &Command<B>,
+    ) -> Result<Result<Bytes>> {
         if let Some(error) = &self.closed {
             return Err(error.clone());
         }
@@ -66,7 +70,7 @@ impl<M: StateMachine> Core<M> {
                 }
             }
         }
-        let reply = self.apply_bytes(id, command.body())?;
+        let reply = self.apply_bytes(id, command.body().as_ref())?;
         if let Command::Once {
             client,
             sequence,

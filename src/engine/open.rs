@@ -13,8 +13,9 @@ use crate::format::{Bad, Command, decode_skips, encode_skips};
 use crate::journal::{HELD_CELL, Holder, Journal, What, WriteBatch};
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
+use crate::segment::run::LentEntry;
 use crate::snapshot::{Origin, Store};
-use crate::types::{Entry, EntryId, LogKey};
+use crate::types::{EntryId, LogKey};
 
 pub(super) fn open<M: StateMachine>(
     journal: &Journal,
@@ -66,8 +67,8 @@ pub(super) fn open<M: StateMachine>(
     ))
 }
 
-fn replay_one<M: StateMachine>(core: &mut Core<M>, key: LogKey, entry: &Entry) -> Result<()> {
-    let command = Command::decode(&entry.payload).map_err(|bad| {
+fn replay_one<M: StateMachine>(core: &mut Core<M>, key: LogKey, entry: &LentEntry<'_>) -> Result<()> {
+    let command = Command::decode(entry.payload()).map_err(|bad| {
         let text = format!("entry {} of log {key} is not one of an engine: {bad}", entry.id);
         about(ErrorKind::Unsupported, entry.id, text)
     })?;

@@ -9,20 +9,23 @@ use super::restore::TOLD;
 use crate::config::Background;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log::{Entries, Log};
+use crate::segment::run::{EntryRun, LentEntry};
 use crate::sync::{Arc, Condvar, Instant, Mutex, thread};
-use crate::types::Entry;
 
-/// Entries are read in parts of about so many bytes: what stays in the cache of a processor until it is applied.
-const PART_BYTES: u64 = 512 << 10;
+/// Entries are read in parts of about so many bytes: what is handed over seldom, and yet stays in the caches until it is applied.
+const PART_BYTES: u64 = 1 << 20;
 /// How many entries the first part has, and any other at least and at most.
 const PART_ENTRIES: u64 = 128;
 const PART_ENTRIES_MIN: u64 = 16;
-const PART_ENTRIES_MAX: u64 = 2048;
+const PART_ENTRIES_MAX: u64 = 8192;
 /// Of one that turns out to have more than so many bytes the rest is not read ahead.
 const BUNDLE_BYTES: u64 = 4 << 20;
 /// So many parts are read and not applied, at most.
-const PARTS_MAX: u64 = 8;
+const PARTS_MAX: u64 = 4;
 const READERS_MAX: usize = 3;
+
+/// Applies an entry.
+type Apply<'a> = &'a mut dyn FnMut(&LentEntry<'_>) -> Result<()>;
 
 /// Hands each entry of `range` to `apply`, in order, verified.
 pub(super) fn replay(
@@ -30,11 +33,12 @@ pub(super) fn replay(
     range: Range<u64>,
     config: &EngineConfig,
     report: &mut EngineReport,
-    apply: &mut dyn FnMut(&Entry) -> Result<()>,
+    apply: Apply<'_>,
 ) -> Result<()> {
     let started = config.clock.now();
     let mut pass = Pass {
         of: range.end.saturating_sub(range.start),
+        tell_at: 1,
         config,
         report,
         apply,
@@ -42,7 +46,7 @@ pub(super) fn replay(
     let threads = log.journal().shared.config.background == Background::Threads;
     let done = match threads && !range.is_empty() {
         true => ahead(log, range, &mut pass, read),
-        false => log.lend(range).try_for_each(|entry| pass.one(&entry?)),
+        false => one_by_one(log, range, &mut pass),
     };
     report.replay = config.clock.since(started);
     done
@@ -50,18 +54,25 @@ pub(super) fn replay(
 
 struct Pass<'a> {
     of: u64,
+    /// The number of the entry behind which progress is told next.
+    tell_at: u64,
     config: &'a EngineConfig,
     report: &'a mut EngineReport,
-    apply: &'a mut dyn FnMut(&Entry) -> Result<()>,
+    apply: Apply<'a>,
 }
 
 impl Pass<'_> {
-    fn one(&mut self, entry: &Entry) -> Result<()> {
+    fn all(&mut self, run: &EntryRun) -> Result<()> {
+        run.iter().try_for_each(|entry| self.one(&entry))
+    }
+
+    fn one(&mut self, entry: &LentEntry<'_>) -> Result<()> {
         (self.apply)(entry)?;
         self.report.replayed_entries += 1;
-        self.report.replayed_bytes += entry.payload.len() as u64;
+        self.report.replayed_bytes += entry.payload().len() as u64;
         let (entries, of) = (self.report.replayed_entries, self.of);
-        if entries.is_multiple_of((of / TOLD).max(1)) || entries == of {
+        if entries >= self.tell_at {
+            self.tell_at = of.min(entries + (of / TOLD).max(1));
             self.config.tell(Progress::Replay { entries, of });
         }
         Ok(())
@@ -71,9 +82,11 @@ impl Pass<'_> {
 /// What became of one part of the range.
 #[derive(Default)]
 struct Bundle {
-    entries: Vec<Entry>,
+    entries: EntryRun,
     /// What was read for them.
     bytes: u64,
+    /// What they keep in memory.
+    memory: u64,
     /// Entries behind them that would have been too much to hold.
     rest: Range<u64>,
     error: Option<Error>,
@@ -99,7 +112,7 @@ fn ahead(
                 parts: &into,
                 read: false,
             };
-            let mut from = log.lend(0..0);
+            let mut from = log.read(0..0);
             while let Some((number, range)) = end.parts.claim() {
                 end.parts.push(number, read(&mut from, range));
             }
@@ -113,7 +126,7 @@ fn ahead(
             }
         }
     }
-    let mut from = log.lend(0..0);
+    let mut from = log.read(0..0);
     let mut done = Ok(());
     while done.is_ok() {
         let asked = Instant::now();
@@ -140,41 +153,45 @@ fn ahead(
 }
 
 fn apply(bundle: Bundle, log: &Log, pass: &mut Pass<'_>) -> Result<()> {
-    bundle.entries.iter().try_for_each(|entry| pass.one(entry))?;
+    pass.all(&bundle.entries)?;
     drop(bundle.entries);
     if let Some(error) = bundle.error {
         return Err(error);
     }
-    log.lend(bundle.rest).try_for_each(|entry| pass.one(&entry?))
+    one_by_one(log, bundle.rest, pass)
+}
+
+/// Reads and applies in turns.
+fn one_by_one(log: &Log, range: Range<u64>, pass: &mut Pass<'_>) -> Result<()> {
+    let mut from = log.read(range);
+    loop {
+        let mut run = EntryRun::default();
+        let done = from.read_on(PART_BYTES, &mut run);
+        pass.all(&run)?;
+        done?;
+        if run.len() == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn read(from: &mut Entries, range: Range<u64>) -> Bundle {
-    let count = usize::try_from(range.end - range.start).unwrap_or(0);
-    let mut bundle = Bundle {
-        entries: Vec::with_capacity(count),
-        ..Bundle::default()
-    };
-    let mut at = range.start;
+    let mut bundle = Bundle::default();
     let before = from.loaded();
-    let mut in_memory = 0;
     from.move_to(range.clone());
-    while at < range.end && bundle.bytes < BUNDLE_BYTES {
-        match from.next() {
-            Some(Ok(entry)) => {
-                in_memory += entry.payload.len() as u64;
-                bundle.entries.push(entry);
-            }
-            Some(Err(error)) => {
-                bundle.error = Some(error);
-                break;
-            }
-            None => break,
-        }
-        at += 1;
+    while bundle.memory < BUNDLE_BYTES {
+        let count = bundle.entries.len();
+        let done = from.read_on(BUNDLE_BYTES - bundle.memory, &mut bundle.entries);
         // Payloads keep what was read with them: between the entries of one log may stand much of others.
-        bundle.bytes = (from.loaded() - before).max(in_memory);
+        let (loaded, payloads) = (from.loaded(), bundle.entries.payload_bytes());
+        bundle.bytes = payloads.max(loaded.0 - before.0);
+        bundle.memory = payloads.max(loaded.1 - before.1);
+        if done.is_err() || bundle.entries.len() == count {
+            bundle.error = done.err();
+            break;
+        }
     }
-    bundle.rest = at..range.end;
+    bundle.rest = range.start + bundle.entries.len()..range.end;
     bundle
 }
 
@@ -269,7 +286,7 @@ impl Parts {
 
     fn push(&self, number: u64, bundle: Bundle) {
         let mut flow = self.state.lock();
-        if let Some(each) = bundle.bytes.checked_div(bundle.entries.len() as u64) {
+        if let Some(each) = bundle.bytes.checked_div(bundle.entries.len()) {
             flow.part = (PART_BYTES / each.max(1)).clamp(PART_ENTRIES_MIN, PART_ENTRIES_MAX);
         }
         flow.ready.insert(number, bundle);
@@ -337,15 +354,15 @@ mod tests {
             .background(Background::Caller);
         let journal = Journal::create_on(disk, config).unwrap();
         let [log, other] = [1, 2].map(|key| journal.create_log(LogKey(key), 0).unwrap());
-        for _ in 0..100 {
+        for _ in 0..400 {
             log.append([1; 100]).unwrap();
             other.append(vec![2; 100_000]).unwrap();
         }
-        let sparse = read(&mut log.lend(0..0), 0..100);
-        let count = sparse.entries.len() as u64;
-        assert!((1..100).contains(&count), "{count} entries are held");
-        assert_eq!(sparse.rest, count..100);
-        let large = read(&mut other.lend(0..0), 0..20);
+        let sparse = read(&mut log.read(0..0), 0..400);
+        let count = sparse.entries.len();
+        assert!((1..400).contains(&count), "{count} entries are held");
+        assert_eq!(sparse.rest, count..400);
+        let large = read(&mut other.read(0..0), 0..20);
         assert_eq!((large.entries.len(), large.rest), (20, 20..20));
     }
 
@@ -355,7 +372,7 @@ mod tests {
         let journal = Journal::create_on(disk, Config::new().segment_bytes(1 << 20)).unwrap();
         let log = journal.create_log(LogKey(1), 0).unwrap();
         let mut batch = crate::journal::WriteBatch::new();
-        let count = 3 * PART_ENTRIES_MAX;
+        let count = 15_000;
         for _ in 0..count {
             batch.append(log.key(), b"x");
         }
@@ -377,6 +394,7 @@ mod tests {
         let mut applied = Vec::new();
         let mut pass = Pass {
             of: count,
+            tell_at: 1,
             config: &EngineConfig::new(),
             report: &mut EngineReport::default(),
             apply: &mut |entry| {

@@ -17,6 +17,7 @@ use crate::format::ENGINE_HEADER_LEN;
 use crate::journal::{Holder, Holding};
 use crate::log::Log;
 use crate::mutant::{Rule, removed};
+use crate::segment::run::LentEntry;
 use crate::snapshot::{Origin, Snapshot, SnapshotId, Store};
 use crate::sync::{Arc, Instant, Mutex};
 use crate::types::{Entry, EntryId, LogKey};
@@ -127,7 +128,10 @@ impl<M: StateMachine> Replica<M> {
             holding.applied_to(committed_end.max(start));
         }
         if start < committed_end {
-            let mut one = |entry: &Entry| apply(&mut core, entry.id, command(entry).as_deref()).map(drop);
+            let mut one = |lent: &LentEntry<'_>| {
+                let entry = lent.to_entry();
+                apply(&mut core, entry.id, command(&entry).as_deref()).map(drop)
+            };
             replay(
                 log,
                 start..committed_end,

@@ -353,7 +353,7 @@ fn write_frames(salt: u64, frames: &[FrameSpec<'_>], start: usize, out: &mut Vec
         };
         let header = &mut out[at..at + FRAME_HEADER_LEN];
         let slot = slot(header);
-        header.copy_from_slice(&frame.encode(seed.1, slot));
+        header.copy_from_slice(&frame.encode(&seed.1, slot));
         out.extend_from_slice(spec.payload);
     }
 }
@@ -477,7 +477,7 @@ impl<'a> Tables<'a> {
                 let term = self.term(slot)?;
                 last = (slot, term, Seed::new(self.salt, term));
             }
-            Frame::decode(last.2, last.1, bytes)
+            Frame::decode(&last.2, last.1, bytes)
         })
     }
 

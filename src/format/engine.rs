@@ -49,36 +49,38 @@ pub(crate) const COMMAND_HEAD_MAX: usize = 21;
 const PLAIN: u8 = 1;
 const ONCE: u8 = 2;
 
-/// An entry of an engine's log.
+/// An entry of an engine's log, with the caller's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Plain(Bytes),
+pub(crate) enum Command<B = Bytes> {
+    Plain(B),
     /// Takes effect once, however often it stands in the log.
     Once {
         client: u64,
         sequence: u64,
         /// How many clients are remembered from then on.
         clients: u32,
-        command: Bytes,
+        command: B,
     },
 }
 
-impl Command {
-    pub(crate) fn decode(payload: &Bytes) -> Result<Command, Bad> {
+impl<'a> Command<&'a [u8]> {
+    pub(crate) fn decode(payload: &'a [u8]) -> Result<Command<&'a [u8]>, Bad> {
         match payload.first() {
             None => Err(Bad::Short),
-            Some(&PLAIN) => Ok(Command::Plain(payload.slice(1..))),
+            Some(&PLAIN) => Ok(Command::Plain(&payload[1..])),
             Some(&ONCE) if payload.len() < COMMAND_HEAD_MAX => Err(Bad::Short),
             Some(&ONCE) => Ok(Command::Once {
                 client: get_u64(payload, 1..9),
                 sequence: get_u64(payload, 9..17),
                 clients: get_u32(payload, 17..21),
-                command: payload.slice(COMMAND_HEAD_MAX..),
+                command: &payload[COMMAND_HEAD_MAX..],
             }),
             Some(_) => Err(Bad::Magic),
         }
     }
+}
 
+impl<B> Command<B> {
     /// What stands in front of the caller's bytes.
     pub(crate) fn head(&self) -> Vec<u8> {
         match self {
@@ -99,7 +101,7 @@ impl Command {
     }
 
     /// The caller's bytes.
-    pub(crate) fn body(&self) -> &Bytes {
+    pub(crate) fn body(&self) -> &B {
         match self {
             Command::Plain(command) | Command::Once { command, .. } => command,
         }
@@ -258,23 +260,23 @@ mod tests {
 
     #[test]
     fn commands_headers_and_tables_read_back_as_they_were_written() {
-        let body = Bytes::from_static(b"command");
+        let body = &b"command"[..];
         let once = Command::Once {
             client: 5,
             sequence: 6,
             clients: 7,
-            command: body.clone(),
+            command: body,
         };
         let empty = Command::Once {
             client: u64::MAX,
             sequence: 0,
             clients: 1,
-            command: Bytes::new(),
+            command: &[][..],
         };
-        for command in [Command::Plain(body), Command::Plain(Bytes::new()), once, empty] {
+        for command in [Command::Plain(body), Command::Plain(&[][..]), once, empty] {
             let mut bytes = command.head();
             bytes.extend_from_slice(command.body());
-            assert_eq!(Command::decode(&bytes.into()), Ok(command));
+            assert_eq!(Command::decode(&bytes), Ok(command));
         }
         let header = EngineHeader { machine_len: 77 };
         assert_eq!(EngineHeader::decode(&header.encode()), Ok(header));
@@ -283,9 +285,9 @@ mod tests {
 
     #[test]
     fn what_no_engine_wrote_is_refused() {
-        assert_eq!(Command::decode(&Bytes::new()), Err(Bad::Short));
-        assert_eq!(Command::decode(&Bytes::from_static(&[0, 1])), Err(Bad::Magic));
-        assert_eq!(Command::decode(&Bytes::from_static(&[2; 20])), Err(Bad::Short));
+        assert_eq!(Command::decode(&[]), Err(Bad::Short));
+        assert_eq!(Command::decode(&[0, 1]), Err(Bad::Magic));
+        assert_eq!(Command::decode(&[2; 20]), Err(Bad::Short));
         for zero in [ZERO, MORE_ZERO] {
             let mut header = EngineHeader { machine_len: 77 }.encode();
             header[zero.start] = 1;

@@ -156,7 +156,7 @@ impl Frame {
     }
 
     /// Writes the header with its crc; `seed` is that of the segment's salt and the frame's term.
-    pub(super) fn encode(&self, seed: Seed, slot: u16) -> [u8; FRAME_HEADER_LEN] {
+    pub(super) fn encode(&self, seed: &Seed, slot: u16) -> [u8; FRAME_HEADER_LEN] {
         debug_assert_eq!(self.check(), Ok(()), "{self:?}");
         let mut out = [0; FRAME_HEADER_LEN];
         put(&mut out, KIND, [self.kind as u8]);
@@ -174,7 +174,7 @@ impl Frame {
     }
 
     /// Reads and checks a header; `seed` is that of `term`.
-    pub(super) fn decode(seed: Seed, term: Term, bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Frame, Bad> {
+    pub(super) fn decode(seed: &Seed, term: Term, bytes: &[u8; FRAME_HEADER_LEN]) -> Result<Frame, Bad> {
         if seed.crc(&bytes[CRC.end..]) != get_u32(bytes, CRC) && !removed(Rule::FrameCrc) {
             return Err(if is_zero(bytes) { Bad::Blank } else { Bad::Crc });
         }
@@ -212,8 +212,8 @@ pub(crate) struct FrameSpec<'a> {
 }
 
 /// The state of a frame header's crc after the salt and the term, which most frames of a batch share.
-#[derive(Clone, Copy)]
-pub(super) struct Seed(u32);
+#[derive(Clone, Debug)]
+pub(super) struct Seed(crc32fast::Hasher);
 
 impl Seed {
     pub(super) fn new(salt: u64, term: Term) -> Seed {
@@ -221,20 +221,49 @@ impl Seed {
         let mut bytes = [0; 24];
         put(&mut bytes, field(0, 8), salt.to_le_bytes());
         put(&mut bytes, field(8, 16), term.0.to_le_bytes());
-        Seed(crc32fast::hash(&bytes))
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&bytes);
+        Seed(hasher)
     }
 
-    fn crc(self, bytes: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new_with_initial(self.0);
+    fn crc(&self, bytes: &[u8]) -> u32 {
+        let mut hasher = self.0.clone();
         hasher.update(bytes);
         hasher.finalize()
     }
 }
 
-/// Reads and checks one frame header alone: of the segment with this salt, an operation of this term.
+/// Reads and checks frame headers that stand alone: of the segment with this salt, operations of this term.
+#[derive(Clone, Debug)]
+pub(crate) struct FrameDecoder {
+    salt: u64,
+    term: Term,
+    seed: Seed,
+}
+
+impl FrameDecoder {
+    pub(crate) fn new(salt: u64, term: Term) -> FrameDecoder {
+        FrameDecoder {
+            salt,
+            term,
+            seed: Seed::new(salt, term),
+        }
+    }
+
+    /// Whether it is that of this salt and term.
+    pub(crate) fn is_of(&self, salt: u64, term: Term) -> bool {
+        self.salt == salt && self.term == term
+    }
+
+    pub(crate) fn decode(&self, bytes: &[u8]) -> Result<Frame, Bad> {
+        let bytes = bytes.first_chunk().ok_or(Bad::Short)?;
+        Frame::decode(&self.seed, self.term, bytes)
+    }
+}
+
+/// Reads and checks one frame header alone; see [`FrameDecoder`].
 pub(crate) fn decode_frame(salt: u64, term: Term, bytes: &[u8]) -> Result<Frame, Bad> {
-    let bytes = bytes.first_chunk().ok_or(Bad::Short)?;
-    Frame::decode(Seed::new(salt, term), term, bytes)
+    FrameDecoder::new(salt, term).decode(bytes)
 }
 
 /// The slot of the term table that a frame header names; not verified.

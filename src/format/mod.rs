@@ -46,7 +46,9 @@ pub(crate) use engine::{
     encode_skips,
 };
 pub(crate) use facts::{FACTS_LEN, FLOOR_LEN, Facts, Floor};
-pub(crate) use frame::{FRAME_HEADER_LEN, Frame, FrameSpec, Kind, decode_frame, digest, payload_crc};
+pub(crate) use frame::{
+    FRAME_HEADER_LEN, Frame, FrameDecoder, FrameSpec, Kind, decode_frame, digest, payload_crc,
+};
 pub(crate) use index::{INDEX_HEADER_LEN, Index, IndexBuilder, IndexOp, IndexRun, decode_block};
 pub(crate) use opening::{BATCHES_AT, COPY_AT, End, OPENING_LEN, Opening, VERSION, write_opening_blocks};
 #[cfg(feature = "snapshot")]

@@ -9,6 +9,7 @@ use crate::format::Kind;
 use crate::segment::ahead::ReadAhead;
 use crate::segment::cache::BlockCache;
 use crate::segment::read::{Wanted, read_payload};
+use crate::segment::run::{Limit, Take};
 use crate::types::{Entry, EntryId, LogKey};
 
 /// An entry that is there, and where.
@@ -101,27 +102,32 @@ pub(crate) fn fetch(
     Ok(Entry { id, payload })
 }
 
-/// Reads and verifies the next entry of a stretch; `None` behind its last.
-pub(crate) fn fetch_next(
+/// Reads and verifies the next entries of a stretch, at least one unless there is none. After an error those before it were taken.
+pub(crate) fn fetch_some(
     stretch: &mut Stretch,
     key: LogKey,
     incarnation: u64,
     cache: &BlockCache,
     ahead: &mut ReadAhead,
-) -> Option<Result<Entry>> {
-    let id = stretch.next;
-    let payload = match &mut stretch.places {
-        Places::Memory(payloads) => Ok(payloads.next()?),
-        Places::Disk(segment, slots) => {
-            let slot = slots.next()?;
-            let wanted = wanted(key, incarnation, id);
-            ahead
-                .offset(cache, segment, slot)
-                .and_then(|header_at| ahead.read_payload(segment, header_at, &wanted))
+    limit: Limit,
+    take: &mut impl Take,
+) -> Result<()> {
+    match &mut stretch.places {
+        Places::Memory(payloads) => {
+            for payload in payloads.take(limit.entries) {
+                take(stretch.next, &payload, &(0..payload.len()));
+                stretch.next.index += 1;
+            }
+            Ok(())
         }
-    };
-    stretch.next.index += 1;
-    Some(payload.map(|payload| Entry { id, payload }))
+        Places::Disk(_, slots) if slots.len() == 0 => Ok(()),
+        Places::Disk(segment, slots) => {
+            let mut wanted = wanted(key, incarnation, stretch.next);
+            let done = ahead.read_run(cache, segment, slots, &mut wanted, limit, take);
+            stretch.next.index = wanted.index;
+            done
+        }
+    }
 }
 
 fn wanted(log: LogKey, incarnation: u64, id: EntryId) -> Wanted {

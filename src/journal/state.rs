@@ -20,7 +20,7 @@ use super::hold::Hold;
 use crate::format::{Frame, Kind};
 use crate::mutant::{Rule, removed};
 use crate::segment::index::Coverage;
-use crate::segment::{Segment, Slot, Slots};
+use crate::segment::{Segment, Slot, SlotRun, Slots};
 use crate::sync::Arc;
 use crate::types::{EntryId, LogKey, Term, TermRun};
 
@@ -118,7 +118,7 @@ pub(crate) struct Stretch {
 #[derive(Debug)]
 pub(crate) enum Places {
     Memory(std::vec::IntoIter<Bytes>),
-    Disk(Arc<Segment>, std::vec::IntoIter<Slot>),
+    Disk(Arc<Segment>, SlotRun),
 }
 
 impl Stretch {

@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use bytes::Bytes;
+
 use super::Log;
 use crate::error::{Error, ErrorKind, Result};
 use crate::journal::read;
 use crate::journal::state::Stretch;
 use crate::segment::ahead::ReadAhead;
+use crate::segment::read::part_of;
+use crate::segment::run::{EntryRun, Limit, Take};
 use crate::types::{Entry, LogKey};
 
 /// How many entries are located under one lock.
@@ -24,34 +28,38 @@ pub struct Entries {
     /// How often the log had been cut when entries were located last; `None` before the first time.
     cuts: Option<u64>,
     ahead: ReadAhead,
+    /// Where the range ends.
+    end: u64,
     /// Entries, and bytes of payload, that are not counted yet: the counters are everybody's.
     read: (u64, u64),
 }
 
 impl Entries {
-    pub(super) fn new(log: Log, range: Range<u64>, ahead: ReadAhead) -> Entries {
+    pub(super) fn new(log: Log, range: Range<u64>) -> Entries {
         Entries {
             log,
+            end: range.end,
             rest: range,
             located: VecDeque::new(),
             error: None,
             cuts: None,
-            ahead,
+            ahead: ReadAhead::new(),
             read: (0, 0),
         }
     }
 
     /// Goes on with another range, as if it began there.
     pub(crate) fn move_to(&mut self, range: Range<u64>) {
+        self.end = range.end;
         self.rest = range;
         self.located.clear();
         self.error = None;
         self.cuts = None;
     }
 
-    /// Bytes that were read so far, between the entries, too.
-    pub(crate) fn loaded(&self) -> u64 {
-        self.ahead.loaded()
+    /// Bytes that were read so far, between the entries, too; and the memory that windows had for them.
+    pub(crate) fn loaded(&self) -> (u64, u64) {
+        (self.ahead.loaded(), self.ahead.taken())
     }
 
     fn refill(&mut self) -> Result<()> {
@@ -77,25 +85,66 @@ impl Entries {
         Ok(())
     }
 
-    /// The next of the located entries.
-    fn fetch(&mut self) -> Option<Result<Entry>> {
+    /// Reads on for those who drop entries soon: the next ones, at most until the windows for them had `memory` bytes. If there are none
+    /// nothing is left. After an error, behind which there is nothing either, those before it are in `into`.
+    pub(crate) fn read_on(&mut self, memory: u64, into: &mut EntryRun) -> Result<()> {
+        let limit = Limit {
+            entries: usize::MAX,
+            taken: self.ahead.taken().saturating_add(memory),
+            left: 0,
+        };
+        let before = into.len();
+        let mut done = Ok(());
+        while done.is_ok() && into.len() == before && !self.is_over() {
+            done = self.fetch(limit, &mut |id, window: &Bytes, part: &Range<usize>| {
+                into.push(id, window, part);
+            });
+        }
+        done
+    }
+
+    fn is_over(&self) -> bool {
+        self.located.is_empty() && self.error.is_none() && self.rest.is_empty()
+    }
+
+    /// The next of the located entries, or what comes behind them: nothing if more was located.
+    fn fetch(&mut self, limit: Limit, take: &mut impl Take) -> Result<()> {
+        let done = self.try_fetch(limit, take);
+        if done.is_err() {
+            self.located.clear();
+            self.error = None;
+            self.rest = 0..0;
+        }
+        done
+    }
+
+    fn try_fetch(&mut self, limit: Limit, take: &mut impl Take) -> Result<()> {
         let log = &self.log;
         let shared = &log.journal.shared;
-        let stretch = self.located.front_mut()?;
-        if let Err(error) = shared.check_readable() {
-            return Some(Err(error));
-        }
+        let Some(stretch) = self.located.front_mut() else {
+            return match self.error.take() {
+                Some(error) => Err(error),
+                None => self.refill(),
+            };
+        };
+        shared.check_readable()?;
+        let limit = Limit {
+            left: self.end - stretch.next.index,
+            ..limit
+        };
+        let read = &mut self.read;
+        let mut take = |id, window: &Bytes, part: &Range<usize>| {
+            read.0 += 1;
+            read.1 += part.len() as u64;
+            take(id, window, part);
+        };
         let (cache, ahead) = (&shared.cache, &mut self.ahead);
-        let entry = read::fetch_next(stretch, log.key, log.incarnation, cache, ahead)?;
+        let done = read::fetch_some(stretch, log.key, log.incarnation, cache, ahead, limit, &mut take);
         // At once: it keeps its segment.
         if stretch.len() == 0 {
             self.located.pop_front();
         }
-        if let Ok(entry) = &entry {
-            self.read.0 += 1;
-            self.read.1 += entry.payload.len() as u64;
-        }
-        Some(entry)
+        done
     }
 
     fn count(&mut self) {
@@ -122,19 +171,19 @@ impl Iterator for Entries {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
-        let mut item = self.fetch();
-        if item.is_none() && self.error.is_none() && !self.rest.is_empty() {
-            match self.refill() {
-                Ok(()) => item = self.fetch(),
-                Err(error) => self.error = Some(error),
-            }
+        let limit = Limit {
+            entries: 1,
+            taken: u64::MAX,
+            left: u64::MAX,
+        };
+        let mut one = None;
+        let mut done = Ok(());
+        while done.is_ok() && one.is_none() && !self.is_over() {
+            done = self.fetch(limit, &mut |id, window: &Bytes, part: &Range<usize>| {
+                let payload = part_of(window, part);
+                one = Some(Entry { id, payload });
+            });
         }
-        let item = item.or_else(|| self.error.take().map(Err))?;
-        if item.is_err() {
-            self.located.clear();
-            self.error = None;
-            self.rest = 0..0;
-        }
-        Some(item)
+        done.map(|()| one).transpose()
     }
 }

@@ -12,7 +12,6 @@ use crate::journal::read;
 use crate::journal::state::LogState;
 use crate::journal::{Journal, Ticket, What, WriteBatch, Written};
 use crate::mutant::{Rule, removed};
-use crate::segment::ahead::ReadAhead;
 use crate::types::{Entry, EntryId, LogKey, Term, TermRun};
 
 /// A gapless sequence of entries, and some small cells, in a [`Journal`]. Cheap to clone, usable from any thread.
@@ -201,12 +200,7 @@ impl Log {
     /// goes on with others in their place. After [`Journal::close`] it gives nothing but `Closed`.
     #[must_use]
     pub fn read(&self, range: Range<u64>) -> Entries {
-        Entries::new(self.clone(), range, ReadAhead::new())
-    }
-
-    /// The same for somebody who drops each payload soon: it keeps a window of the file in memory, and nothing is copied.
-    pub(crate) fn lend(&self, range: Range<u64>) -> Entries {
-        Entries::new(self.clone(), range, ReadAhead::lending())
+        Entries::new(self.clone(), range)
     }
 
     /// Entries of `range` from its start on, as many as fit into `bytes` of payload, but at least one if the range has one.

@@ -6,8 +6,9 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::cache::{BlockCache, nth};
-use super::read::{Wanted, read_payload, verified};
+use super::read::{Wanted, part_of, verified};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::FrameDecoder;
 use crate::mutant::{Rule, removed};
 use crate::segment::{BlockRef, Segment, Slot};
 use crate::sync::Arc;
@@ -18,6 +19,8 @@ const FIRST_READ: u64 = 4096;
 const READ_AHEAD: u64 = 64 << 10;
 /// A window that goes on where another ends is twice as large, up to so many times the first.
 const GROWTH: u64 = 4;
+/// However few bytes are expected.
+const EXPECTED_MIN: u64 = 16 << 10;
 /// Of so many lent windows the memory is waited for.
 const LENT_MAX: usize = 32;
 
@@ -27,14 +30,20 @@ const LENT_MAX: usize = 32;
 pub(crate) struct ReadAhead {
     headers: Window,
     payloads: Window,
-    /// Payloads are parts of a window, whatever their size.
-    lends: bool,
-    /// Windows that were lent when others were read: their memory serves again once nobody holds it.
+    /// Windows of which somebody held a part when others were read: their memory serves again once nobody holds it.
     lent: VecDeque<Bytes>,
     /// The block of offsets that was used last.
     block: Option<Held>,
-    /// Bytes of all windows so far.
+    /// Bytes that were read into all windows so far.
     loaded: u64,
+    /// Memory of all windows so far.
+    taken: u64,
+    /// How many more bytes will be asked for, as far as that is known.
+    pub(super) expected: u64,
+    /// Those of the last entry.
+    pub(super) usual_len: u64,
+    /// That of the last run of entries.
+    pub(super) decoder: Option<FrameDecoder>,
 }
 
 /// What is looked for, and so the window into which it is read.
@@ -48,7 +57,7 @@ pub(super) enum Which {
 impl ReadAhead {
     /// How long the longer window is.
     pub(super) fn window(&self) -> usize {
-        self.headers.bytes.len().max(self.payloads.bytes.len())
+        self.headers.filled.max(self.payloads.filled)
     }
 
     /// How many windows are kept because somebody held a part of them, and the memory of all.
@@ -67,35 +76,37 @@ struct Held {
 }
 
 impl ReadAhead {
-    /// A small payload does not keep a window in memory.
     pub(crate) fn new() -> ReadAhead {
-        ReadAhead::of(READ_AHEAD, READ_AHEAD, false)
-    }
-
-    /// Nothing is copied: a payload keeps its window of up to 256 KiB. For those who drop payloads soon.
-    pub(crate) fn lending() -> ReadAhead {
-        ReadAhead::of(READ_AHEAD, READ_AHEAD, true)
+        ReadAhead::of(READ_AHEAD, READ_AHEAD)
     }
 
     pub(super) fn of_one() -> ReadAhead {
-        ReadAhead::of(FIRST_READ, 0, false)
+        ReadAhead::of(FIRST_READ, 0)
     }
 
     /// With windows of so many bytes.
-    pub(super) fn of(headers: u64, payloads: u64, lends: bool) -> ReadAhead {
+    pub(super) fn of(headers: u64, payloads: u64) -> ReadAhead {
         ReadAhead {
             headers: Window::new(headers),
             payloads: Window::new(payloads),
-            lends,
             lent: VecDeque::new(),
             block: None,
             loaded: 0,
+            taken: 0,
+            expected: u64::MAX,
+            usual_len: u64::MAX,
+            decoder: None,
         }
     }
 
-    /// How many bytes were read so far: payloads that are lent keep no more.
+    /// How many bytes were read so far.
     pub(crate) fn loaded(&self) -> u64 {
         self.loaded
+    }
+
+    /// How much memory all windows so far had: payloads that are lent keep no more.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// As [`read_payload`].
@@ -105,12 +116,33 @@ impl ReadAhead {
         header_at: u64,
         wanted: &Wanted,
     ) -> Result<Bytes> {
-        match verified(segment, header_at, wanted, self) {
+        let decoder = FrameDecoder::new(segment.opening.salt, wanted.term);
+        self.read_with(&decoder, segment, header_at, wanted, part_of)
+    }
+
+    /// The same, with the decoder of the segment's salt and the wanted term: what `take` makes of the part of a window that it is.
+    #[inline]
+    pub(super) fn read_with<T>(
+        &mut self,
+        decoder: &FrameDecoder,
+        segment: &Segment,
+        header_at: u64,
+        wanted: &Wanted,
+        mut take: impl FnMut(&Bytes, &Range<usize>) -> T,
+    ) -> Result<T> {
+        match verified(decoder, segment, header_at, wanted, self, &mut take) {
             // A window may be older than the entry: only the file itself is evidence.
             Err(error) if error.kind() == ErrorKind::Damaged && !removed(Rule::WindowIsNoEvidence) => {
                 self.headers.forget();
                 self.payloads.forget();
-                read_payload(segment, header_at, wanted)
+                verified(
+                    decoder,
+                    segment,
+                    header_at,
+                    wanted,
+                    &mut ReadAhead::of_one(),
+                    take,
+                )
             }
             read => read,
         }
@@ -121,6 +153,16 @@ impl ReadAhead {
         let Slot::InBlock(block, n) = slot else {
             return cache.offset(segment, slot);
         };
+        nth(segment, &self.slots(cache, segment, block)?, n)
+    }
+
+    /// As [`BlockCache::slots`], likewise.
+    pub(super) fn slots(
+        &mut self,
+        cache: &BlockCache,
+        segment: &Arc<Segment>,
+        block: BlockRef,
+    ) -> Result<Arc<[u32]>> {
         let held = match &mut self.block {
             Some(held) if held.segment == segment.id && held.block == block => held,
             other => other.insert(Held {
@@ -129,54 +171,40 @@ impl ReadAhead {
                 eighths: cache.slots(segment, &block)?,
             }),
         };
-        nth(segment, &held.eighths, n)
+        Ok(Arc::clone(&held.eighths))
     }
 
-    /// `len` bytes at `at`; `None` if the file ends before them.
-    pub(super) fn bytes(
+    /// `len` bytes at `at`, as a part of a window; `None` if the file ends before them.
+    #[inline]
+    pub(super) fn find(
         &mut self,
         which: Which,
         segment: &Segment,
         at: u64,
         len: u64,
-    ) -> Result<Option<&[u8]>> {
-        let found = self.find(which, segment, at, len)?;
-        Ok(found.map(|(window, range)| &window.bytes[range]))
-    }
-
-    /// A payload of `len` bytes at `at`, for the caller to keep.
-    pub(super) fn payload(&mut self, segment: &Segment, at: u64, len: u64) -> Result<Option<Bytes>> {
-        let copied = !self.lends && len < READ_AHEAD / 4;
-        let found = self.find(Which::Payloads, segment, at, len)?;
-        Ok(found.map(|(window, range)| match copied {
-            true => Bytes::copy_from_slice(&window.bytes[range]),
-            false => window.bytes.slice(range),
-        }))
-    }
-
-    fn find(
-        &mut self,
-        which: Which,
-        segment: &Segment,
-        at: u64,
-        len: u64,
-    ) -> Result<Option<(&Window, Range<usize>)>> {
+    ) -> Result<Option<(&Bytes, Range<usize>)>> {
         let (own, other) = match which {
             Which::Headers => (&mut self.headers, &self.payloads),
             Which::Payloads => (&mut self.payloads, &self.headers),
         };
+        if let Some(range) = own.held(segment, at, len) {
+            return Ok(Some((&own.bytes, range)));
+        }
         if let Some(range) = other.held(segment, at, len) {
-            return Ok(Some((other, range)));
+            return Ok(Some((&other.bytes, range)));
         }
-        if own.held(segment, at, len).is_none() {
-            let continued = own.continued(segment, at).max(other.continued(segment, at));
-            if !own.load(segment, at, len, continued, &mut self.lent)? {
-                return Ok(None);
-            }
-            self.loaded += own.bytes.len() as u64;
+        let continued = own.continued(segment, at).max(other.continued(segment, at));
+        let most = own.ahead * GROWTH;
+        let ahead = (2 * continued)
+            .clamp(own.ahead, most)
+            .min(self.expected.max(EXPECTED_MIN));
+        if !own.load(segment, at, len, ahead.max(len), &mut self.lent)? {
+            return Ok(None);
         }
+        self.loaded += own.filled as u64;
+        self.taken += own.bytes.len() as u64;
         let range = own.held(segment, at, len);
-        Ok(range.map(|range| (&*own, range)))
+        Ok(range.map(|range| (&own.bytes, range)))
     }
 }
 
@@ -185,7 +213,9 @@ impl ReadAhead {
 struct Window {
     segment: u64,
     at: u64,
+    /// Those behind the first `filled` are left from another window.
     bytes: Bytes,
+    filled: usize,
     /// Bytes to read at once by whoever does not read on yet.
     ahead: u64,
 }
@@ -196,6 +226,7 @@ impl Window {
             segment: 0,
             at: 0,
             bytes: Bytes::new(),
+            filled: 0,
             ahead,
         }
     }
@@ -207,42 +238,44 @@ impl Window {
     fn held(&self, segment: &Segment, at: u64, len: u64) -> Option<Range<usize>> {
         let from = usize::try_from(at.checked_sub(self.at)?).ok()?;
         let to = from.checked_add(usize::try_from(len).ok()?)?;
-        (self.segment == segment.id && to <= self.bytes.len()).then_some(from..to)
+        (self.segment == segment.id && to <= self.filled).then_some(from..to)
     }
 
     /// The length of the window, if `at` is in it or where it ends.
     fn continued(&self, segment: &Segment, at: u64) -> u64 {
-        let len = self.bytes.len() as u64;
+        let len = self.filled as u64;
         let here = self.segment == segment.id && (self.at..=self.at + len).contains(&at);
         if here { len } else { 0 }
     }
 
-    /// Reads `len` bytes at `at`, and more behind them, the more if a window of `continued` bytes was read up to there; false if the file
-    /// ends before the `len`.
+    /// Reads `len` bytes at `at`, and what is behind them, `ahead` bytes in all; false if the file ends before the `len`.
     fn load(
         &mut self,
         segment: &Segment,
         at: u64,
         len: u64,
-        continued: u64,
+        ahead: u64,
         lent: &mut VecDeque<Bytes>,
     ) -> Result<bool> {
         let rest = segment.opening.len.saturating_sub(at);
         if rest < len {
             return Ok(false);
         }
-        let kept = self.ahead * GROWTH;
-        let ahead = (2 * continued).clamp(self.ahead, kept).max(len).min(rest);
-        let mut buffer = free(std::mem::take(&mut self.bytes), ahead, kept, lent);
+        let ahead = ahead.min(rest);
+        // Whatever comes of it, nothing of the old one is there any more.
+        self.filled = 0;
+        let mut buffer = free(std::mem::take(&mut self.bytes), ahead, self.ahead * GROWTH, lent);
         // A sector behind the entry that cannot be read is not this entry's trouble.
-        read(segment, at, ahead, &mut buffer).or_else(|_| read(segment, at, len, &mut buffer))?;
+        let filled =
+            read(segment, at, ahead, &mut buffer).or_else(|_| read(segment, at, len, &mut buffer))?;
         *self = Window {
             segment: segment.id,
             at,
             bytes: buffer.freeze(),
+            filled,
             ahead: self.ahead,
         };
-        Ok(self.bytes.len() as u64 >= len)
+        Ok(filled as u64 >= len)
     }
 }
 
@@ -266,18 +299,17 @@ fn free(old: Bytes, len: u64, kept: u64, lent: &mut VecDeque<Bytes>) -> BytesMut
     BytesMut::new()
 }
 
-/// Fills `buffer` with the `len` bytes at `at`, or with fewer where the file ends.
-fn read(segment: &Segment, at: u64, len: u64, buffer: &mut BytesMut) -> Result<()> {
+/// Fills `buffer` with the `len` bytes at `at`, or with fewer where the file ends: how many.
+fn read(segment: &Segment, at: u64, len: u64, buffer: &mut BytesMut) -> Result<usize> {
     let len = usize::try_from(len).unwrap_or(usize::MAX);
-    match buffer.capacity() < len {
+    if buffer.capacity() < len {
         // Not grown: what is in it is not worth a copy.
-        true => *buffer = BytesMut::zeroed(len),
-        false => buffer.resize(len, 0),
+        *buffer = BytesMut::zeroed(len);
+    } else if buffer.len() < len {
+        buffer.resize(len, 0);
     }
-    let got = segment
+    segment
         .file
-        .read_up_to(buffer, at)
-        .map_err(|e| Error::io_at(&segment.path, at, "read", e))?;
-    buffer.truncate(got);
-    Ok(())
+        .read_up_to(&mut buffer[..len], at)
+        .map_err(|e| Error::io_at(&segment.path, at, "read", e))
 }

@@ -69,11 +69,13 @@ impl BlockCache {
 
 /// The n-th offset of a block of `segment`, whose offsets are divided by 8 in `eighths`.
 pub(super) fn nth(segment: &Segment, eighths: &[u32], n: usize) -> Result<u64> {
-    let eighth = eighths.get(n).ok_or_else(|| {
-        let what = "an index block is shorter than it was stated to be";
-        Error::at(ErrorKind::Damaged, &segment.path, what)
-    })?;
+    let eighth = eighths.get(n).ok_or_else(|| short(segment))?;
     Ok(u64::from(*eighth) * 8)
+}
+
+pub(super) fn short(segment: &Segment) -> Error {
+    let what = "an index block is shorter than it was stated to be";
+    Error::at(ErrorKind::Damaged, &segment.path, what)
 }
 
 impl Held {

@@ -7,6 +7,7 @@
 //! * [`cache`]: the offsets of sealed entries through a bounded cache.
 //! * [`read`]: one frame alone, verified.
 //! * [`ahead`]: frame after frame, through windows of the file.
+//! * [`run`]: entries that follow each other, in a row.
 //!
 //! Nothing here writes.
 
@@ -16,6 +17,7 @@ pub(crate) mod index;
 #[cfg(test)]
 pub(crate) mod made;
 pub(crate) mod read;
+pub(crate) mod run;
 pub(crate) mod scan;
 pub(crate) mod verdict;
 pub(crate) mod walk;
@@ -160,6 +162,33 @@ pub(crate) enum Slot {
     InBlock(BlockRef, usize),
 }
 
+/// Where the offsets of consecutive entries are to be had, each taken once.
+#[derive(Debug)]
+pub(crate) enum SlotRun {
+    /// The offsets themselves, divided by 8.
+    At(std::vec::IntoIter<u32>),
+    /// These of a block.
+    InBlock(BlockRef, std::ops::Range<usize>),
+}
+
+impl SlotRun {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            SlotRun::At(eighths) => eighths.len(),
+            SlotRun::InBlock(_, numbers) => numbers.len(),
+        }
+    }
+
+    /// The first `count` were taken.
+    pub(crate) fn advance(&mut self, count: u64) {
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        match self {
+            SlotRun::At(eighths) => eighths.by_ref().take(count).for_each(drop),
+            SlotRun::InBlock(_, numbers) => numbers.start += count.min(numbers.len()),
+        }
+    }
+}
+
 impl Slots {
     /// One entry, whose frame header is at `header_at`.
     pub(crate) fn one(index: u64, header_at: u64) -> Slots {
@@ -186,6 +215,22 @@ impl Slots {
     pub(crate) fn truncate(&mut self, from: u64) {
         if let Slots::Memory { base, at } = self {
             at.truncate(usize::try_from(from.saturating_sub(*base)).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Where the offsets of the entries of `range` are, from its start on as far as they are here.
+    pub(crate) fn run(&self, range: std::ops::Range<u64>) -> SlotRun {
+        let numbers = |base: u64, count: usize| {
+            let number = |index: u64| usize::try_from(index.checked_sub(base)?).ok();
+            let end = number(range.end).map_or(0, |end| end.min(count));
+            number(range.start).map_or(0..0, |start| start.min(end)..end)
+        };
+        match self {
+            Slots::Memory { base, at } => {
+                let eighths: Vec<u32> = at.range(numbers(*base, at.len())).copied().collect();
+                SlotRun::At(eighths.into_iter())
+            }
+            Slots::Block(block) => SlotRun::InBlock(*block, numbers(block.base, block.count as usize)),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Names, offsets, windows, headers behind a bad place, single frames.
 
 mod edges;
+mod runs;
 mod windows;
 
 use proptest::prelude::*;

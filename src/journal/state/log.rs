@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Cuts, DiskPlace, LogState, Pending, Piece, Place, Places, Stretch};
 use crate::format::{Facts, Frame, Kind};
 use crate::mutant::{Rule, removed};
-use crate::segment::{BlockRef, Segment, Slot, Slots};
+use crate::segment::{BlockRef, Segment, Slots};
 use crate::sync::Arc;
 use crate::types::{EntryId, Term, TermRun};
 
@@ -376,8 +376,7 @@ impl LogState {
             let at = self.pieces.partition_point(|piece| piece.range.end <= start);
             let piece = self.pieces.get(at).filter(|piece| piece.range.contains(&start))?;
             let here = start..end.min(piece.range.end);
-            let slots: Vec<Slot> = here.map_while(|index| piece.slots.slot(index)).collect();
-            Places::Disk(Arc::clone(&piece.segment), slots.into_iter())
+            Places::Disk(Arc::clone(&piece.segment), piece.slots.run(here))
         };
         let next = EntryId { term, index: start };
         Some(Stretch { next, places }).filter(|stretch| stretch.len() > 0)

@@ -1,12 +1,24 @@
 //! Payloads that come through windows of the file.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::Path;
 
 use super::edges::{LEN, saved};
 use super::*;
+use crate::format::FrameDecoder;
 use crate::segment::ahead::ReadAhead;
 use crate::segment::scan::WINDOW_WHOLE;
+
+/// An entry whose payload keeps its window.
+fn lent(ahead: &mut ReadAhead, segment: &Segment, header_at: u64, index: u64) -> Bytes {
+    let wanted = wanted(1, index);
+    let decoder = FrameDecoder::new(segment.opening.salt, wanted.term);
+    let whole = |window: &Bytes, part: &Range<usize>| window.slice(part.clone());
+    ahead
+        .read_with(&decoder, segment, header_at, &wanted, whole)
+        .unwrap()
+}
 
 /// A window may be older than an entry that stands where it saw none.
 #[test]
@@ -38,11 +50,16 @@ fn what_a_window_lent_stays_as_it_was() {
         made.batch(0, &[entry(1, index, &[u8::try_from(index).unwrap(); 900])]);
     }
     let (_, segment) = saved(&made);
-    for mut ahead in [false, true].map(|lends| ReadAhead::of(1024, 1024, lends)) {
+    for lends in [false, true] {
+        let mut ahead = ReadAhead::of(1024, 1024);
         let mut held = VecDeque::new();
         for (index, header) in (0..).zip(&made.headers) {
-            let read = ahead.read_payload(&segment, header_at(header.offset, 0), &wanted(1, index));
-            held.push_back((index, read.unwrap()));
+            let at = header_at(header.offset, 0);
+            let read = match lends {
+                true => lent(&mut ahead, &segment, at, index),
+                false => ahead.read_payload(&segment, at, &wanted(1, index)).unwrap(),
+            };
+            held.push_back((index, read));
             for (index, payload) in &held {
                 assert!(
                     payload.iter().all(|byte| u64::from(*byte) == *index),
@@ -79,14 +96,10 @@ fn windows_that_nobody_holds_are_used_again_and_large_ones_are_not_kept() {
         made.batch(0, &[entry(1, index, &vec![1; len])]);
     }
     let (_, segment) = saved(&made);
-    let mut ahead = ReadAhead::of(1024, 1024, true);
+    let mut ahead = ReadAhead::of(1024, 1024);
     let mut held = VecDeque::new();
     for (index, header) in (0..).zip(&made.headers) {
-        held.push_back(
-            ahead
-                .read_payload(&segment, header_at(header.offset, 0), &wanted(1, index))
-                .unwrap(),
-        );
+        held.push_back(lent(&mut ahead, &segment, header_at(header.offset, 0), index));
         if held.len() > 2 {
             held.pop_front();
         }
@@ -114,21 +127,19 @@ fn a_window_that_goes_on_where_another_ends_is_larger() {
         assert_eq!(read.unwrap(), vec![1; 800]);
         ahead.window()
     };
-    for lends in [false, true] {
-        let mut ahead = ReadAhead::of(1024, 1024, lends);
-        assert_eq!(read(&mut ahead, &segment, 0), 1024);
-        let grown: Vec<_> = (1..20).map(|index| read(&mut ahead, &segment, index)).collect();
-        assert!(grown.contains(&2048), "{grown:?}");
-        assert_eq!(grown.iter().max(), Some(&4096), "{grown:?}");
-        let mut ahead = ReadAhead::of(1024, 1024, lends);
-        for index in [0, 5, 10, 15] {
-            assert_eq!(read(&mut ahead, &segment, index), 1024, "here and there");
-        }
-        // What ends there is a window of another file.
-        let mut ahead = ReadAhead::of(1024, 1024, lends);
-        for index in 0..4 {
-            let of = if index % 2 == 0 { &segment } else { &other };
-            assert_eq!(read(&mut ahead, of, index), 1024, "in turns");
-        }
+    let mut ahead = ReadAhead::of(1024, 1024);
+    assert_eq!(read(&mut ahead, &segment, 0), 1024);
+    let grown: Vec<_> = (1..20).map(|index| read(&mut ahead, &segment, index)).collect();
+    assert!(grown.contains(&2048), "{grown:?}");
+    assert_eq!(grown.iter().max(), Some(&4096), "{grown:?}");
+    let mut ahead = ReadAhead::of(1024, 1024);
+    for index in [0, 5, 10, 15] {
+        assert_eq!(read(&mut ahead, &segment, index), 1024, "here and there");
+    }
+    // What ends there is a window of another file.
+    let mut ahead = ReadAhead::of(1024, 1024);
+    for index in 0..4 {
+        let of = if index % 2 == 0 { &segment } else { &other };
+        assert_eq!(read(&mut ahead, of, index), 1024, "in turns");
     }
 }
