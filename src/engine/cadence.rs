@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A checkpoint is due by the budget when the tail has used up half of what restoring leaves of it: the other half is for what comes while the
-//! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, and then it hurries. After one that took T none
-//! begins for 3 T, so that they take a quarter of the time at most.
+//! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, or until the tail is four times as long as makes
+//! a checkpoint due, and then it hurries. After one that took T, without its rests, none begins for 3 T, so that they take a quarter of the
+//! time at most.
 
 use std::time::Duration;
 
@@ -63,6 +64,8 @@ const READ_COST_BYTE: f64 = 5.0;
 const MEASURED_FROM: Duration = Duration::from_millis(1);
 /// After a checkpoint that failed the next one waits at least so long: a full disk is not helped by trying.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// A log that is so many times as long as makes a checkpoint due is long.
+const LONG: u64 = 4;
 /// Rest for each unit of time that a checkpoint took.
 const REST: u32 = 3;
 
@@ -131,13 +134,18 @@ impl Cadence {
     }
 
     fn is_due(&self) -> bool {
-        let Tail { entries, bytes, .. } = self.tail;
-        if entries == 0 {
+        if self.tail.entries == 0 {
             return false;
         }
-        self.used_up(2)
-            || self.limits.entries.is_some_and(|limit| entries >= limit)
-            || self.limits.bytes.is_some_and(|limit| bytes >= limit)
+        self.used_up(2) || self.is_longer(1)
+    }
+
+    /// Whether the tail has so many times the entries or bytes that make a checkpoint due.
+    fn is_longer(&self, times: u64) -> bool {
+        let Tail { entries, bytes, .. } = self.tail;
+        let reached =
+            |of: u64, limit: Option<u64>| limit.is_some_and(|limit| of >= limit.saturating_mul(times));
+        reached(entries, self.limits.entries) || reached(bytes, self.limits.bytes)
     }
 
     /// Whether the tail has used up so many quarters of what restoring leaves of the budget.
@@ -150,9 +158,10 @@ impl Cadence {
         })
     }
 
-    /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget.
+    /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget, or makes
+    /// the log long.
     pub(super) fn hurries(&self) -> bool {
-        self.used_up(3)
+        self.used_up(3) || self.is_longer(LONG)
     }
 
     /// What to do at `now`.
@@ -377,6 +386,25 @@ mod tests {
         let mut without = Cadence::new(Limits::default());
         without.applied(work(1, SECOND * 100));
         assert!(!without.hurries(), "nobody set a budget");
+    }
+
+    #[test]
+    fn a_checkpoint_hurries_once_the_log_is_four_times_as_long_as_makes_one_due() {
+        let limits = Limits {
+            entries: Some(10),
+            bytes: Some(1000),
+            restart_within: None,
+        };
+        let of = |entries, bytes| {
+            let mut cadence = Cadence::new(limits);
+            cadence.applied(Tail {
+                entries,
+                bytes,
+                apply: MILLI,
+            });
+            cadence.hurries()
+        };
+        assert_eq!([of(39, 3999), of(40, 0), of(1, 4000)], [false, true, true]);
     }
 
     #[test]

@@ -34,12 +34,15 @@ impl<M: StateMachine> Shared<M> {
         let _one = self.checkpointing.lock();
         let started = self.config.clock.now();
         let mut done = Checkpoint::default();
+        let pace = self.pace();
         // The machine writes its state here: a panic is a checkpoint that failed, and the next one becomes due like after any other.
-        let taken = catch_unwind(AssertUnwindSafe(|| self.take_and_purge(&mut done)));
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_and_purge(&pace, &mut done)));
         done.total = self.config.clock.since(started);
+        done.rested = pace.rested();
         if !matches!(taken, Ok(Ok(()))) {
             self.counters.checkpoints_failed.add(1);
-            self.cadence.lock().fail(self.config.clock.now(), done.total);
+            let took = done.total.saturating_sub(done.rested);
+            self.cadence.lock().fail(self.config.clock.now(), took);
         }
         match taken.unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok(()) => {
@@ -66,7 +69,7 @@ impl<M: StateMachine> Shared<M> {
         })
     }
 
-    fn take_and_purge(&self, done: &mut Checkpoint) -> Result<()> {
+    fn take_and_purge(&self, pace: &Pace, done: &mut Checkpoint) -> Result<()> {
         let started = self.config.clock.now();
         let (image, persistence, covered) = {
             let core = self.core.lock();
@@ -79,7 +82,6 @@ impl<M: StateMachine> Shared<M> {
             (image, persistence, self.cadence.lock().begin())
         };
         done.capture = self.config.clock.since(started);
-        let pace = self.pace();
         let retention = Retention {
             store: &self.store,
             key: self.log.key(),
@@ -106,13 +108,15 @@ impl<M: StateMachine> Shared<M> {
                 image,
                 &[],
                 Some(&self.stop),
-                Some(pace),
+                Some(pace.clone()),
             )?;
             self.unsound.forget(snapshot.id);
             bytes = snapshot.bytes;
             done.snapshot = Some(snapshot);
         }
         let (now, took) = (self.config.clock.now(), self.config.clock.since(started));
+        // Rests are for others: the next one need not wait longer for them.
+        let took = took.saturating_sub(pace.rested());
         self.cadence.lock().succeed(covered, bytes, now, took);
         let purge_to = match (persistence, reached) {
             (Persistence::Itself(durable), _) => durable,

@@ -229,8 +229,9 @@ impl<M: StateMachine> Engine<M> {
     /// [kept](EngineConfig::retain), which is read as a whole before. Commands go on meanwhile, but for the time of the capture. Durable on return.
     /// If fewer sound ones stand than are kept, nothing is purged, which is no error.
     ///
-    /// While the journal is at work it writes and reads 256 KiB at a time, and rests twice as long as each took, unless the
-    /// [budget](EngineConfig::restart_within) is nearly used up: commands hardly notice it, and it takes two to three times as long.
+    /// While the journal is at work it writes and reads a little at a time, and rests for some times as long as that took: commands hardly notice
+    /// it, and it takes six to ten times as long. It does not rest when three quarters of the [budget](EngineConfig::restart_within) are used
+    /// up, nor when the log behind the last snapshot is four times as long as [makes one due](EngineConfig::checkpoint_bytes).
     ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the

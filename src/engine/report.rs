@@ -57,6 +57,8 @@ pub struct Checkpoint {
     pub capture: Duration,
     /// All of it.
     pub total: Duration,
+    /// How long of it nothing was done, so that commands found the disk free.
+    pub rested: Duration,
 }
 
 /// How an engine is doing, as of one moment.

@@ -2,41 +2,68 @@
 //!
 //! A disk serves what it is given. Handed 64 MiB to sync, or asked for 8 MiB ahead of a reader, it lets the sync of one page wait
 //! until it is through. So the work is cut into pieces, each of which is done before the next one is asked for, and for as long as somebody
-//! else is at work there is a rest after each. A busy disk makes the pieces slow, and so the rests long.
+//! else is at work there is a rest after each. A busy disk makes the pieces slow, and so the rests long. Whoever syncs a page then meets
+//! a piece once in a while, and seldom enough that one sync of a hundred takes hardly longer than without.
 
 use std::fmt;
 use std::time::Duration;
 
+use crate::sync::plain::{AtomicU64, Ordering};
 use crate::sync::{Arc, Instant, thread};
 
 /// How gently a snapshot is written and read.
 #[derive(Clone)]
 pub(crate) struct Pace {
     busy: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Nanoseconds.
+    rested: Arc<AtomicU64>,
 }
 
-/// What a disk does in about a millisecond.
-pub(super) const PIECE_BYTES: usize = 256 << 10;
+/// Written and synced at once. The sync of a file that grows takes some writes of its own, which smaller pieces would need as well.
+pub(super) const WRITE_BYTES: usize = 256 << 10;
+/// Read at once: without such company smaller ones keep others waiting for less.
+pub(super) const READ_BYTES: usize = 64 << 10;
 
 /// Rest for each unit of time that a piece took.
-const REST: u32 = 2;
+const WRITE_REST: u32 = 8;
+const READ_REST: u32 = 4;
 /// However slow a piece was.
-const REST_MAX: Duration = Duration::from_millis(100);
+const REST_MAX: Duration = Duration::from_millis(250);
 
 impl Pace {
     /// Rests as long as `busy`, which is asked after each piece, says that others have been at work since it was asked before.
     pub(crate) fn yielding(busy: impl Fn() -> bool + Send + Sync + 'static) -> Pace {
-        Pace { busy: Arc::new(busy) }
+        Pace {
+            busy: Arc::new(busy),
+            rested: Arc::default(),
+        }
     }
 
-    /// Does a piece, and rests.
-    pub(super) fn piece<T>(&self, work: impl FnOnce() -> T) -> T {
+    /// Writes and syncs a piece, and rests.
+    pub(super) fn write<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.piece(WRITE_REST, work)
+    }
+
+    /// Reads a piece, and rests.
+    pub(super) fn read<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.piece(READ_REST, work)
+    }
+
+    fn piece<T>(&self, rest: u32, work: impl FnOnce() -> T) -> T {
         let started = Instant::now();
         let done = work();
-        if let Some(rest) = self.rest_after(started.elapsed()) {
+        if let Some(rest) = self.rest_after(started.elapsed(), rest) {
+            let started = Instant::now();
             thread::sleep(rest);
+            let rested = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            self.rested.fetch_add(rested, Ordering::Relaxed);
         }
         done
+    }
+
+    /// How long all rests were so far, those of its clones included.
+    pub(crate) fn rested(&self) -> Duration {
+        Duration::from_nanos(self.rested.load(Ordering::Relaxed))
     }
 
     /// Whether others have been at work since this was asked before.
@@ -45,8 +72,8 @@ impl Pace {
     }
 
     /// How long to rest after a piece that took so long.
-    fn rest_after(&self, took: Duration) -> Option<Duration> {
-        self.is_busy().then(|| (took * REST).min(REST_MAX))
+    fn rest_after(&self, took: Duration, rest: u32) -> Option<Duration> {
+        self.is_busy().then(|| (took * rest).min(REST_MAX))
     }
 }
 
@@ -62,7 +89,6 @@ mod tests {
     use crate::fs::{Fault, FaultFs, Fs, Op, Profile, Rule, SimFs};
     use crate::snapshot::cut::tests::state;
     use crate::snapshot::{Draft, Store, StoreConfig};
-    use crate::sync::plain::{AtomicU64, Ordering};
     use crate::{EntryId, LogKey};
     use std::io::Write;
 
@@ -73,10 +99,22 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_is_twice_as_long_as_the_piece_while_others_are_at_work() {
-        assert_eq!(pace(true).rest_after(MILLI * 3), Some(MILLI * 6));
-        assert_eq!(pace(true).rest_after(Duration::from_secs(9)), Some(REST_MAX));
-        assert_eq!(pace(false).rest_after(MILLI * 3), None);
+    fn a_rest_is_some_times_as_long_as_the_piece_while_others_are_at_work() {
+        assert_eq!(pace(true).rest_after(MILLI * 3, 5), Some(MILLI * 15));
+        assert_eq!(pace(true).rest_after(Duration::from_secs(9), 5), Some(REST_MAX));
+        assert_eq!(pace(false).rest_after(MILLI * 3, 5), None);
+    }
+
+    #[test]
+    fn rests_are_counted_by_all_clones() {
+        let [idle, busy] = [false, true].map(pace);
+        idle.write(|| ());
+        assert_eq!(idle.rested(), Duration::ZERO);
+        busy.write(|| ());
+        let written = busy.rested();
+        assert!(written > Duration::ZERO);
+        busy.clone().read(|| ());
+        assert!(busy.rested() > written);
     }
 
     /// A state whose chunks are larger than a piece, and how it is stored.
@@ -103,14 +141,16 @@ mod tests {
             false
         });
         let (gentle, store, id) = stored(Some(counting.clone()));
-        let pieces = (4 << 20) / PIECE_BYTES as u64;
+        let (pieces, reads) = [WRITE_BYTES, READ_BYTES]
+            .map(|bytes| (4 << 20) / bytes as u64)
+            .into();
         let rests = asked.swap(0, Ordering::Relaxed);
         assert!(
-            rests >= 2 * pieces,
-            "written and read back: {rests} for {pieces} pieces"
+            rests >= pieces + reads,
+            "written and read back: {rests} for {pieces} pieces and {reads}"
         );
         assert!(store.check(id, Some(counting)).expect("it is there").is_none());
-        assert_eq!(asked.load(Ordering::Relaxed), pieces);
+        assert_eq!(asked.load(Ordering::Relaxed), reads);
         let (at_once, ..) = stored(None);
         let more = gentle.count(Op::SyncData) - at_once.count(Op::SyncData);
         assert!(

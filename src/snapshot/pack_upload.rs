@@ -5,7 +5,7 @@ use std::io;
 use super::codec;
 use super::names::{self, ChunkName};
 use super::objects::Upload;
-use super::pace::{PIECE_BYTES, Pace};
+use super::pace::{Pace, WRITE_BYTES};
 use super::store::Shared;
 use crate::error::{Error, Result};
 use crate::format::{ChunkPlace, Codec, PACK_HEADER_LEN, PackHeader};
@@ -115,11 +115,11 @@ impl PackUpload {
         let written = match &self.pace {
             None if bytes.is_empty() => Ok(()),
             None => upload.write_all(bytes),
-            Some(pace) => bytes.chunks(PIECE_BYTES).try_for_each(|piece| {
-                pace.piece(|| {
+            Some(pace) => bytes.chunks(WRITE_BYTES).try_for_each(|piece| {
+                pace.write(|| {
                     upload.write_all(piece)?;
                     self.unsynced += piece.len();
-                    if self.unsynced < PIECE_BYTES {
+                    if self.unsynced < WRITE_BYTES {
                         return Ok(());
                     }
                     self.unsynced = 0;

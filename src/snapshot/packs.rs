@@ -5,7 +5,7 @@ use std::io;
 use super::codec;
 use super::names::{self, ChunkName};
 use super::objects::{Object, Objects};
-use super::pace::{PIECE_BYTES, Pace};
+use super::pace::{Pace, READ_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Bad, ChunkPlace, Codec, PACK_HEADER_LEN, PackHeader};
 use crate::mutant::{Rule, removed};
@@ -181,8 +181,8 @@ fn read(object: &dyn Object, buffer: &mut [u8], offset: u64, pace: Option<&Pace>
         return object.read_exact_at(buffer, offset);
     };
     let mut at = offset;
-    for piece in buffer.chunks_mut(PIECE_BYTES) {
-        pace.piece(|| object.read_exact_at(piece, at))?;
+    for piece in buffer.chunks_mut(READ_BYTES) {
+        pace.read(|| object.read_exact_at(piece, at))?;
         at += piece.len() as u64;
     }
     Ok(())
