@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A checkpoint is due by the budget when the tail has used up half of what restoring leaves of it: the other half is for what comes while the
-//! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, or until the tail is four times as long as makes
-//! a checkpoint due, and then it hurries. After one that took T, without its rests, none begins for 3 T, so that they take a quarter of the
+//! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, until the tail is four times as long as makes
+//! a checkpoint due, or until as many bytes were applied meanwhile as the state has, and then it hurries. After one that took T, without its rests, none begins for 3 T, so that they take a quarter of the
 //! time at most.
 
 use std::time::Duration;
@@ -51,6 +51,8 @@ pub(super) struct Cadence {
     replay_cost: Option<(f64, f64)>,
     rests_until: Duration,
     running: bool,
+    /// The tail when the checkpoint that runs captured the state.
+    begun: Tail,
     unattainable: bool,
     warnings: u64,
 }
@@ -64,6 +66,8 @@ const READ_COST_BYTE: f64 = 5.0;
 const MEASURED_FROM: Duration = Duration::from_millis(1);
 /// After a checkpoint that failed the next one waits at least so long: a full disk is not helped by trying.
 const REST_AFTER_FAILURE: Duration = Duration::from_secs(10);
+/// So many bytes may be applied while a checkpoint runs, however small the state is.
+const MEANWHILE_MIN: u64 = 64 << 20;
 /// A log that is so many times as long as makes a checkpoint due is long.
 const LONG: u64 = 4;
 /// Rest for each unit of time that a checkpoint took.
@@ -79,6 +83,7 @@ impl Cadence {
             replay_cost: None,
             rests_until: Duration::ZERO,
             running: false,
+            begun: Tail::default(),
             unattainable: false,
             warnings: 0,
         }
@@ -158,10 +163,11 @@ impl Cadence {
         })
     }
 
-    /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget, or makes
-    /// the log long.
+    /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget, makes the
+    /// log long, or may have replaced all of the state, which is then in memory twice.
     pub(super) fn hurries(&self) -> bool {
-        self.used_up(3) || self.is_longer(LONG)
+        let meanwhile = self.tail.bytes.saturating_sub(self.begun.bytes);
+        self.used_up(3) || self.is_longer(LONG) || meanwhile >= self.state_bytes.max(MEANWHILE_MIN)
     }
 
     /// What to do at `now`.
@@ -201,6 +207,7 @@ impl Cadence {
     /// A checkpoint captured the state: what it will cover.
     pub(super) fn begin(&mut self) -> Tail {
         self.running = true;
+        self.begun = self.tail;
         self.tail
     }
 
@@ -405,6 +412,26 @@ mod tests {
             cadence.hurries()
         };
         assert_eq!([of(39, 3999), of(40, 0), of(1, 4000)], [false, true, true]);
+    }
+
+    #[test]
+    fn a_checkpoint_hurries_once_the_state_may_have_been_replaced_meanwhile() {
+        let bytes = |bytes| Tail {
+            entries: 1,
+            bytes,
+            apply: MILLI,
+        };
+        for state in [0, MEANWHILE_MIN * 3] {
+            let mut cadence = Cadence::new(Limits::default());
+            cadence.restored(state, MILLI);
+            let room = state.max(MEANWHILE_MIN);
+            cadence.applied(bytes(room * 2));
+            cadence.begin();
+            cadence.applied(bytes(room - 1));
+            assert!(!cadence.hurries(), "what was applied before is in the snapshot");
+            cadence.applied(bytes(1));
+            assert!(cadence.hurries());
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::machine::{Capture, StateMachine};
 use super::sessions::{Seen, Sessions, too_old};
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::{Command, Tables};
-use crate::types::EntryId;
+use crate::types::{EntryId, Term};
 
 /// Changed under one lock, by entries in the order of the log.
 pub(super) struct Core<M> {
@@ -16,7 +16,7 @@ pub(super) struct Core<M> {
     /// The last entry whose effect is in the machine.
     pub(super) applied: Option<EntryId>,
     pub(super) sessions: Sessions,
-    /// Entries that are passed over, ascending by index.
+    /// Entries that are passed over, ascending by index and term.
     pub(super) skipped: Vec<EntryId>,
     /// Why the machine is not to be looked at any more: it failed, or the engine was closed.
     pub(super) closed: Option<Error>,
@@ -107,9 +107,10 @@ impl<M: StateMachine> Core<M> {
         }
     }
 
+    /// Of another term it is another entry.
     fn is_skipped(&self, id: EntryId) -> bool {
         self.skipped
-            .binary_search_by_key(&id.index, |id| id.index)
+            .binary_search_by_key(&by_index(&id), by_index)
             .is_ok()
     }
 
@@ -149,9 +150,13 @@ impl<M: StateMachine> Core<M> {
     /// These are passed over.
     pub(super) fn skip(&mut self, more: Vec<EntryId>) {
         self.skipped.extend(more);
-        self.skipped.sort_by_key(|id| id.index);
+        self.skipped.sort_by_key(by_index);
         self.skipped.dedup();
     }
+}
+
+fn by_index(id: &EntryId) -> (u64, Term) {
+    (id.index, id.term)
 }
 
 /// An error about an entry.

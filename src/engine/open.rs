@@ -118,12 +118,13 @@ fn log<M: StateMachine>(journal: &Journal, key: LogKey, store: &Store, machine: 
     journal.log(key)
 }
 
-/// The entries that were skipped, but for those beyond the end of the log: it has lost them, and somebody has accepted that. What gets such an
-/// index is another entry, so they are forgotten, durably, before there is one.
+/// The entries that were skipped, but for those that the log has lost, which somebody has accepted: they lie beyond its end, or another entry
+/// stands in their place. What gets such an index is not what was skipped, so they are forgotten, durably, before there is one more.
 fn living_skips(log: &Log) -> Result<Vec<EntryId>> {
     let mut skipped = skips(log)?;
     let (all, end) = (skipped.len(), log.bounds()?.end);
-    skipped.retain(|id| id.index < end);
+    let replaced = |id: &EntryId| log.term_at(id.index).is_ok_and(|term| term != id.term);
+    skipped.retain(|id| id.index < end && !replaced(id));
     if skipped.len() < all && !removed(Rule::SkipsEndWithLog) {
         set_skips(log, &skipped)?;
         tracing::warn!(key = %log.key(), end, "skips of entries that the log has lost are forgotten");

@@ -23,6 +23,8 @@ const BUNDLE_BYTES: u64 = 4 << 20;
 /// So many parts are read and not applied, at most.
 const PARTS_MAX: u64 = 4;
 const READERS_MAX: usize = 3;
+/// So many payloads are fetched into the cache of the processor that applies them before the first of them is.
+const PREFETCH: usize = 16;
 
 /// Applies an entry.
 type Apply<'a> = &'a mut dyn FnMut(&LentEntry<'_>) -> Result<()>;
@@ -63,7 +65,13 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn all(&mut self, run: &EntryRun) -> Result<()> {
-        run.iter().try_for_each(|entry| self.one(&entry))
+        for (number, entry) in run.iter().enumerate() {
+            if number.is_multiple_of(PREFETCH) {
+                run.prefetch(number..number + PREFETCH);
+            }
+            self.one(&entry)?;
+        }
+        Ok(())
     }
 
     fn one(&mut self, entry: &LentEntry<'_>) -> Result<()> {

@@ -33,7 +33,7 @@ pub(crate) struct ReadAhead {
     /// Windows of which somebody held a part when others were read: their memory serves again once nobody holds it.
     lent: VecDeque<Bytes>,
     /// The block of offsets that was used last.
-    block: Option<Held>,
+    pub(super) block: Option<Held>,
     /// Bytes that were read into all windows so far.
     loaded: u64,
     /// Memory of all windows so far.
@@ -69,10 +69,10 @@ impl ReadAhead {
 }
 
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     segment: u64,
     block: BlockRef,
-    eighths: Arc<[u32]>,
+    pub(super) eighths: Arc<[u32]>,
 }
 
 impl ReadAhead {
@@ -153,25 +153,27 @@ impl ReadAhead {
         let Slot::InBlock(block, n) = slot else {
             return cache.offset(segment, slot);
         };
-        nth(segment, &self.slots(cache, segment, block)?, n)
+        let held = self.hold(cache, segment, block)?;
+        let at = nth(segment, &held.eighths, n);
+        self.block = Some(held);
+        at
     }
 
-    /// As [`BlockCache::slots`], likewise.
-    pub(super) fn slots(
+    /// A block of offsets: the one that was used last, unless another is wanted. Whoever is through with it gives it back.
+    pub(super) fn hold(
         &mut self,
         cache: &BlockCache,
         segment: &Arc<Segment>,
         block: BlockRef,
-    ) -> Result<Arc<[u32]>> {
-        let held = match &mut self.block {
-            Some(held) if held.segment == segment.id && held.block == block => held,
-            other => other.insert(Held {
+    ) -> Result<Held> {
+        match self.block.take() {
+            Some(held) if held.segment == segment.id && held.block == block => Ok(held),
+            _ => Ok(Held {
                 segment: segment.id,
                 block,
                 eighths: cache.slots(segment, &block)?,
             }),
-        };
-        Ok(Arc::clone(&held.eighths))
+        }
     }
 
     /// `len` bytes at `at`, as a part of a window; `None` if the file ends before them.

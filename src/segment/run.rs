@@ -65,6 +65,16 @@ impl EntryRun {
         self.payload_bytes += part.len() as u64;
     }
 
+    /// Has the processor fetch where the payloads of `numbers` begin, all at once: one after the other it would wait for each, as another one
+    /// has read them.
+    pub(crate) fn prefetch(&self, numbers: Range<usize>) {
+        let end = numbers.end.min(self.places.len());
+        let places = self.places.get(numbers.start..end).unwrap_or_default();
+        let first = |place: &Place| self.windows[place.window as usize].get(place.from as usize);
+        let all = places.iter().filter_map(first).fold(0, |all, byte| all ^ byte);
+        std::hint::black_box(all);
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = LentEntry<'_>> {
         let ends = self.starts.iter().skip(1).map(|(at, _)| *at);
         let ends = ends.chain([self.places.len()]);
@@ -135,30 +145,34 @@ impl ReadAhead {
         limit: Limit,
         take: &mut impl Take,
     ) -> Result<()> {
-        let block;
-        let eighths = match slots {
-            SlotRun::At(eighths) => eighths.as_slice(),
-            SlotRun::InBlock(of, numbers) => {
-                block = self.slots(cache, segment, *of)?;
-                let end = numbers.end.min(block.len());
-                let there = block.get(numbers.start..end).filter(|there| !there.is_empty());
-                there.ok_or_else(|| short(segment))?
-            }
-        };
         let first = wanted.index;
         let decoder = self.decoder(segment.opening.salt, wanted.term);
-        let done = self.read_each(segment, eighths, &decoder, wanted, limit, take);
+        let done = match slots {
+            SlotRun::At(eighths) => {
+                self.read_each(&decoder, segment, eighths.as_slice(), wanted, limit, take)
+            }
+            SlotRun::InBlock(block, numbers) => {
+                let held = self.hold(cache, segment, *block)?;
+                let end = numbers.end.min(held.eighths.len());
+                let there = held.eighths.get(numbers.start..end);
+                let done = match there.filter(|there| !there.is_empty()) {
+                    Some(eighths) => self.read_each(&decoder, segment, eighths, wanted, limit, take),
+                    None => Err(short(segment)),
+                };
+                self.block = Some(held);
+                done
+            }
+        };
         self.decoder = Some(decoder);
-        self.expected = u64::MAX;
         slots.advance(wanted.index - first);
         done
     }
 
     fn read_each(
         &mut self,
+        decoder: &FrameDecoder,
         segment: &Segment,
         eighths: &[u32],
-        decoder: &FrameDecoder,
         wanted: &mut Wanted,
         limit: Limit,
         take: &mut impl Take,
@@ -171,10 +185,13 @@ impl ReadAhead {
                 term: wanted.term,
                 index: wanted.index,
             };
-            let len = self.read_with(decoder, segment, header_at, wanted, |window, part| {
+            let read = self.read_with(decoder, segment, header_at, wanted, |window, part| {
                 take(id, window, part);
                 part.len()
-            })?;
+            });
+            // Whoever reads one entry alone says nothing of what it will ask for.
+            self.expected = u64::MAX;
+            let len = read?;
             self.usual_len = (FRAME_HEADER_LEN + len) as u64;
             left = left.saturating_sub(1);
             wanted.index += 1;

@@ -205,3 +205,30 @@ fn a_skip_goes_with_its_entry() {
     let (journal, store) = base(&keep_synced(&disk)).unwrap();
     assert_eq!(state(&open(&journal, &store)), commands(0..7));
 }
+
+/// As before, but there is another entry in its place when the engine is opened.
+#[test]
+fn an_entry_of_another_term_is_not_the_one_that_was_skipped() {
+    let disk = disk(1);
+    let world = world(&disk);
+    world.execute(0..2);
+    let entry = world.engine.execute("boom").unwrap_err().entry().unwrap();
+    drop(world.engine);
+    skip(&world.journal, &world.store, A, entry).unwrap();
+    let log = world.journal.log(A).unwrap();
+    let payload = log.get(1).unwrap();
+    log.truncate_from(entry.index).unwrap();
+    log.append_at(EntryId::new(3, entry.index), &payload).unwrap();
+    drop((log, world.journal, world.store));
+    let mut expected = commands(0..2);
+    expected.extend(commands(1..2));
+    let mut disk = disk;
+    for round in 0..2 {
+        let (journal, store) = base(&disk).unwrap();
+        let engine = Engine::open(&journal, A, &store, List::default(), EngineConfig::new()).unwrap();
+        assert_eq!(state(&engine), expected, "round {round}");
+        assert!(engine.report().skipped.is_empty());
+        drop((engine, journal, store));
+        disk = keep_synced(&disk);
+    }
+}

@@ -258,3 +258,27 @@ fn slots_in_a_row_are_those_one_by_one() {
         }
     }
 }
+
+/// Memory is used again for the next window; not while somebody holds a run of entries that are parts of it.
+#[test]
+fn runs_that_are_held_stay_as_they_were_while_others_are_read() {
+    let lens: Vec<usize> = (0..if cfg!(miri) { 20 } else { 40 })
+        .map(|n| n * 397 % 1700)
+        .collect();
+    let (made, eighths) = entries(&lens);
+    let (_, segment) = saved(&made);
+    let mut reader = Reader::new(&segment, &eighths);
+    let mut held = VecDeque::new();
+    while reader.slots.len() > 0 {
+        reader.read(Limit { entries: 3, ..ALL }).unwrap();
+        held.push_back(std::mem::take(&mut reader.run));
+        for lent in held.iter().flat_map(EntryRun::iter) {
+            let len = lens[usize::try_from(lent.id.index).unwrap()];
+            assert_eq!(lent.payload(), payload(lent.id.index, len), "entry {}", lent.id);
+        }
+        if held.len() > 4 {
+            held.pop_front();
+        }
+    }
+    assert_eq!(reader.wanted.index, lens.len() as u64);
+}
