@@ -8,8 +8,8 @@
 //!
 //! A checkpoint is due by the budget when the tail has used up half of what restoring leaves of it: the other half is for what comes while the
 //! checkpoint runs. It leaves the disk to others most of the time until but a quarter is left, until the tail is four times as long as makes
-//! a checkpoint due, or until as many bytes were applied meanwhile as the state has, and then it hurries. After one that took T, without its rests, none begins for 3 T, so that they take a quarter of the
-//! time at most.
+//! a checkpoint due, until as many bytes were applied meanwhile as the state has, or until the next one is due, and then it hurries. After one
+//! that took T, without its rests, none begins for 3 T: they are at work for a quarter of the time at most.
 
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub(super) struct Cadence {
     replay_cost: Option<(f64, f64)>,
     rests_until: Duration,
     running: bool,
+    /// It has its snapshot, and frees what that made needless: another one may be due, and cannot begin.
+    ending: bool,
     /// The tail when the checkpoint that runs captured the state.
     begun: Tail,
     unattainable: bool,
@@ -83,6 +85,7 @@ impl Cadence {
             replay_cost: None,
             rests_until: Duration::ZERO,
             running: false,
+            ending: false,
             begun: Tail::default(),
             unattainable: false,
             warnings: 0,
@@ -164,10 +167,14 @@ impl Cadence {
     }
 
     /// Whether a checkpoint that runs must be through soon, whoever waits for the disk: what is applied meanwhile comes near the budget, makes the
-    /// log long, or may have replaced all of the state, which is then in memory twice.
+    /// log long, or may have replaced all of the state, which is then in memory twice; or the next one is due.
     pub(super) fn hurries(&self) -> bool {
         let meanwhile = self.tail.bytes.saturating_sub(self.begun.bytes);
-        self.used_up(3) || self.is_longer(LONG) || meanwhile >= self.state_bytes.max(MEANWHILE_MIN)
+        let others_wait = self.ending && self.is_due();
+        others_wait
+            || self.used_up(3)
+            || self.is_longer(LONG)
+            || meanwhile >= self.state_bytes.max(MEANWHILE_MIN)
     }
 
     /// What to do at `now`.
@@ -186,7 +193,7 @@ impl Cadence {
         let Some(budget) = self.limits.restart_within else {
             return;
         };
-        let broken = self.predicted() > budget && (held_back || self.running);
+        let broken = self.predicted() > budget && (held_back || self.running || self.ending);
         let unattainable = self.restore_time() >= budget || broken;
         if unattainable && !self.unattainable {
             self.warnings += 1;
@@ -213,7 +220,7 @@ impl Cadence {
 
     /// It is a snapshot of so many bytes now; `covered` is what [`begin`](Cadence::begin) returned.
     pub(super) fn succeed(&mut self, covered: Tail, state_bytes: u64, now: Duration, took: Duration) {
-        self.running = false;
+        (self.running, self.ending) = (false, true);
         self.tail.entries -= covered.entries.min(self.tail.entries);
         self.tail.bytes -= covered.bytes.min(self.tail.bytes);
         self.tail.apply = self.tail.apply.saturating_sub(covered.apply);
@@ -221,8 +228,13 @@ impl Cadence {
         self.rests_until = now + took * REST;
     }
 
+    /// All of it is done.
+    pub(super) fn end(&mut self) {
+        self.ending = false;
+    }
+
     pub(super) fn fail(&mut self, now: Duration, took: Duration) {
-        self.running = false;
+        (self.running, self.ending) = (false, false);
         self.rests_until = now + (took * REST).max(REST_AFTER_FAILURE);
     }
 
@@ -281,6 +293,7 @@ mod tests {
         let covered = cadence.begin();
         assert_eq!(cadence.next(SECOND), Next::Nothing, "it runs already");
         cadence.succeed(covered, 5, SECOND, MILLI);
+        cadence.end();
         let big = Tail {
             entries: 1,
             bytes: 1000,
@@ -304,6 +317,7 @@ mod tests {
                 cadence.applied(work(100, MILLI * 50));
                 now += MILLI * 100;
                 cadence.succeed(covered, 10_000_000, now, MILLI * 100);
+                cadence.end();
                 checkpoints += 1;
             }
             assert!(cadence.predicted() <= SECOND * 2, "{cadence:?}");
@@ -325,6 +339,7 @@ mod tests {
             if cadence.next(now) == Next::Checkpoint {
                 let covered = cadence.begin();
                 cadence.succeed(covered, 1 << 30, now, MILLI);
+                cadence.end();
                 checkpoints += 1;
             }
         }
@@ -351,6 +366,7 @@ mod tests {
                     busy += SECOND * 3;
                     cadence.applied(work(3000, SECOND * 3));
                     cadence.succeed(covered, 1000, now, SECOND * 3);
+                    cadence.end();
                 }
                 Next::Wait(until) => assert!(until > now),
                 Next::Nothing => {}
@@ -364,6 +380,7 @@ mod tests {
         assert_eq!(cadence.next(now), Next::Checkpoint);
         let covered = cadence.begin();
         cadence.succeed(covered, 1000, now, MILLI);
+        cadence.end();
         assert_eq!(cadence.next(now), Next::Nothing);
         assert!(!cadence.is_unattainable());
     }
@@ -374,6 +391,7 @@ mod tests {
         cadence.replayed(1000, 1000, SECOND);
         let covered = cadence.begin();
         cadence.succeed(covered, 0, SECOND, MILLI);
+        cadence.end();
         assert_eq!(cadence.predicted(), Duration::ZERO);
         cadence.applied(work(2000, MILLI));
         assert!(cadence.predicted() >= SECOND * 2, "{:?}", cadence.predicted());
@@ -389,6 +407,7 @@ mod tests {
         cadence.applied(work(1, SECOND));
         assert!(cadence.hurries());
         cadence.succeed(covered, 0, SECOND * 2, MILLI);
+        cadence.end();
         assert!(!cadence.hurries(), "{:?}", cadence.predicted());
         let mut without = Cadence::new(Limits::default());
         without.applied(work(1, SECOND * 100));
@@ -432,6 +451,24 @@ mod tests {
             cadence.applied(bytes(1));
             assert!(cadence.hurries());
         }
+    }
+
+    /// It reads the oldest snapshot that is kept, as a whole, before it is over.
+    #[test]
+    fn while_a_checkpoint_ends_the_next_one_cannot_begin_and_a_budget_that_breaks_is_told() {
+        let mut cadence = budget(SECOND * 8);
+        cadence.applied(work(1, SECOND * 4));
+        let covered = cadence.begin();
+        cadence.applied(work(1, SECOND));
+        cadence.succeed(covered, 0, SECOND, MILLI);
+        assert!(!cadence.hurries(), "a second of eight");
+        cadence.applied(work(1, SECOND * 3));
+        assert!(cadence.hurries(), "the next one is due");
+        cadence.applied(work(1, SECOND * 5));
+        cadence.next(SECOND * 9);
+        assert_eq!((cadence.is_unattainable(), cadence.warnings()), (true, 1));
+        cadence.end();
+        assert_eq!(cadence.next(SECOND * 10), Next::Checkpoint);
     }
 
     #[test]

@@ -46,6 +46,7 @@ impl<M: StateMachine> Shared<M> {
         }
         match taken.unwrap_or_else(|panic| resume_unwind(panic)) {
             Ok(()) => {
+                self.cadence.lock().end();
                 self.counters.checkpoints.add(1);
                 Ok(done)
             }

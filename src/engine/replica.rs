@@ -95,7 +95,7 @@ impl<M: StateMachine> Replica<M> {
     /// As long as the replica lives, the log refuses to take back what was applied (`Invalid`), and to be deleted (`Busy`). If the process
     /// ended while a snapshot was [installed](Replica::install), the log is reset to it.
     ///
-    /// The payloads that `command` sees are parts of windows of 256 KiB at most: copy what is to be kept.
+    /// The payloads that `command` sees are parts of windows of up to 512 KiB, or as long as the longest of them: copy what is to be kept.
     ///
     /// # Errors
     /// As for [`open`](Replica::open). `Damaged` too if the log ends before what a checkpoint or the machine has seen, or begins behind all snapshots.

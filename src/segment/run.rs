@@ -79,19 +79,22 @@ impl EntryRun {
         let ends = self.starts.iter().skip(1).map(|(at, _)| *at);
         let ends = ends.chain([self.places.len()]);
         self.starts.iter().zip(ends).flat_map(|((at, first), end)| {
-            let indexes = first.index..;
-            indexes.zip(&self.places[*at..end]).map(|(index, place)| {
-                let (from, len) = (place.from as usize, place.len as usize);
-                let id = EntryId {
-                    term: first.term,
-                    index,
-                };
-                LentEntry {
-                    id,
-                    window: &self.windows[place.window as usize],
-                    part: from..from + len,
-                }
-            })
+            // The places first: behind the largest index there is none to ask for.
+            self.places[*at..end]
+                .iter()
+                .zip(first.index..)
+                .map(|(place, index)| {
+                    let (from, len) = (place.from as usize, place.len as usize);
+                    let id = EntryId {
+                        term: first.term,
+                        index,
+                    };
+                    LentEntry {
+                        id,
+                        window: &self.windows[place.window as usize],
+                        part: from..from + len,
+                    }
+                })
         })
     }
 }

@@ -229,6 +229,15 @@ fn entries_that_do_not_follow_each_other_keep_their_ids() {
 }
 
 #[test]
+fn behind_an_entry_of_the_largest_index_no_other_is_looked_for() {
+    let mut run = EntryRun::default();
+    let id = EntryId::new(1, u64::MAX - 1);
+    run.push(id, &Bytes::from_static(b"abc"), &(0..3));
+    let read: Vec<EntryId> = run.iter().map(|lent| lent.id).collect();
+    assert_eq!(read, [id]);
+}
+
+#[test]
 fn slots_in_a_row_are_those_one_by_one() {
     let mut at: VecDeque<u32> = (10..20).collect();
     at.rotate_left(3);
