@@ -63,10 +63,11 @@ impl<M: StateMachine> Shared<M> {
         let journal = self.log.journal().clone();
         let (cadence, stop) = (Arc::clone(&self.cadence), Arc::clone(&self.stop));
         let seen = AtomicU64::new(journal.syncs());
+        let rests = self.config.checkpoint_rests;
         Pace::yielding(move || {
             let now = journal.syncs();
             let others = seen.swap(now, Ordering::Relaxed) != now;
-            others && !stop.load(Ordering::Acquire) && !cadence.lock().hurries()
+            rests && others && !stop.load(Ordering::Acquire) && !cadence.lock().hurries()
         })
     }
 

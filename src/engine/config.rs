@@ -40,6 +40,7 @@ pub struct EngineConfig {
     pub(super) restart_within: Option<Duration>,
     pub(super) checkpoint_bytes: Option<u64>,
     pub(super) checkpoint_entries: Option<u64>,
+    pub(super) checkpoint_rests: bool,
     pub(super) clients: usize,
     pub(super) progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
     pub(super) clock: Clock,
@@ -52,6 +53,7 @@ impl Default for EngineConfig {
             restart_within: None,
             checkpoint_bytes: Some(256 << 20),
             checkpoint_entries: None,
+            checkpoint_rests: true,
             clients: 10_000,
             progress: None,
             clock: Clock::system(),
@@ -95,6 +97,14 @@ impl EngineConfig {
     #[must_use]
     pub fn checkpoint_entries(mut self, entries: impl Into<Option<u64>>) -> EngineConfig {
         self.checkpoint_entries = entries.into();
+        self
+    }
+
+    /// Whether a checkpoint leaves the disk to commands most of the time: [how](super::Engine::checkpoint). A machine whose capture is O(1) holds
+    /// what is overwritten while it is written, at most its state once more; without rests that is less, and commands wait longer for the disk. Default true.
+    #[must_use]
+    pub fn checkpoint_rests(mut self, rests: bool) -> EngineConfig {
+        self.checkpoint_rests = rests;
         self
     }
 
@@ -142,6 +152,7 @@ impl fmt::Debug for EngineConfig {
             .field("restart_within", &self.restart_within)
             .field("checkpoint_bytes", &self.checkpoint_bytes)
             .field("checkpoint_entries", &self.checkpoint_entries)
+            .field("checkpoint_rests", &self.checkpoint_rests)
             .field("clients", &self.clients)
             .finish_non_exhaustive()
     }

@@ -232,7 +232,8 @@ impl<M: StateMachine> Engine<M> {
     /// While the journal is at work it writes and reads a little at a time, and rests for some times as long as that took: commands hardly notice
     /// it, and it takes six to ten times as long. It does not rest any more when three quarters of the [budget](EngineConfig::restart_within) are
     /// used up, when the log behind the last snapshot is four times as long as [makes one due](EngineConfig::checkpoint_bytes), or when as many
-    /// bytes of commands were applied meanwhile as the state has, and 64 MiB: a machine with an O(1) capture may then hold it twice.
+    /// bytes of commands were applied meanwhile as the state has, and 64 MiB: a machine with an O(1) capture may then hold it twice. Nor does it
+    /// if it is [told not to](EngineConfig::checkpoint_rests).
     ///
     /// # Errors
     /// `ApplyFailed` if the machine failed: its state is never kept. `NoSpace`, `Io` or `Damaged` from the store, and those of writing to the

@@ -81,6 +81,10 @@ struct World {
 }
 
 fn open(disk: &SimFs, budget: Duration, costs: Costs) -> World {
+    open_with(disk, EngineConfig::new().restart_within(budget), costs)
+}
+
+fn open_with(disk: &SimFs, mut engine: EngineConfig, costs: Costs) -> World {
     let config = Config::new()
         .segment_bytes(16 << 10)
         .in_flight_bytes(4 << 10)
@@ -94,10 +98,9 @@ fn open(disk: &SimFs, budget: Duration, costs: Costs) -> World {
         clock: clock.clone(),
         meanwhile: Arc::clone(&meanwhile),
     };
-    let mut config = EngineConfig::new().restart_within(budget);
-    config.clock = Clock::simulated(&clock);
+    engine.clock = Clock::simulated(&clock);
     World {
-        engine: Engine::open(&journal, LogKey(1), &store, machine, config).unwrap(),
+        engine: Engine::open(&journal, LogKey(1), &store, machine, engine).unwrap(),
         clock,
         meanwhile,
     }
@@ -254,6 +257,11 @@ fn a_checkpoint_yields_to_commands_until_the_budget_is_nearly_used_up() {
     closing.execute();
     closing.engine.shared.stop.store(true, Ordering::Release);
     assert!(!pace.is_busy(), "whoever closes waits for it to end");
+
+    let hasty = open_with(&disk(), EngineConfig::new().checkpoint_rests(false), costs);
+    let pace = hasty.engine.shared.pace();
+    hasty.execute();
+    assert!(!pace.is_busy(), "it was told not to rest");
 
     let world = open(&disk(), SECOND * 8, costs);
     let pace = world.engine.shared.pace();
