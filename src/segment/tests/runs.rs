@@ -216,6 +216,10 @@ fn entries_that_do_not_follow_each_other_keep_their_ids() {
         (id(2, 7), &other, 0..3),
         (id(2, 9), &other, 1..2),
         (id(2, 10), &window, 5..6),
+        // What would follow if it were counted in another way.
+        (id(2, 17), &window, 0..1),
+        (id(2, 18), &window, 0..1),
+        (id(2, 34), &window, 0..1),
     ];
     for (id, window, part) in &pushed {
         run.push(*id, window, part);
