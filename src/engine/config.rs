@@ -78,8 +78,8 @@ impl EngineConfig {
     }
 
     /// How long a restart may take, as [predicted](super::Engine::predicted_restart): restoring the newest snapshot and replaying what came
-    /// after it. Checkpoints are taken so that it stays below, though they are at work for a quarter of the time at most, rests not counted; a budget that
-    /// cannot be kept is a warning and a metric. Default none.
+    /// after it. Checkpoints are taken so that it stays below, though they are at work for a quarter of the time at most, rests not counted; a
+    /// budget that cannot be kept is a warning and a metric. Default none.
     #[must_use]
     pub fn restart_within(mut self, time: Duration) -> EngineConfig {
         self.restart_within = Some(time);
